@@ -1,0 +1,1 @@
+"""The plumbing: files, loops, numbers. Knows no system by name (see tests/test_arrows.py)."""

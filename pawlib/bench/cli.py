@@ -1,0 +1,254 @@
+"""The command line, for what has no picture: fetch, twins, prepare, pretrain.
+
+Exit status: 0 done; 1 done, but some files could not be decoded (only with --strict); 2 bad input, told in one line;
+130 stopped with Ctrl-C. Every command can be stopped and run again: it does only what is missing.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from pawlib import paths
+
+_VARIANTS = ("music_paw", "hc", "pw_block", "baseline", "flat_multicrop", "cousins", "baseline_multicrop")
+
+
+def main(argv=None):
+    """Run one command; returns the exit status.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The command line's own if not given.
+    """
+    arguments = _parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        try:
+            return arguments.run(arguments)
+        except KeyboardInterrupt:
+            print("stopped; run the same command again to continue, what is finished is kept", file=sys.stderr)
+            return 130
+        except (ValueError, OSError) as error:
+            if arguments.traceback:
+                raise
+            print(f"pawlib {arguments.command}: {_one_line(error)}", file=sys.stderr)
+            return 2
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="pawlib", description="Music-PAW workbook: data and long runs from the command line."
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error arose, not only what it says")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_fetch(commands)
+    _add_twins(commands)
+    _add_prepare(commands)
+    _add_pretrain(commands)
+    return parser
+
+
+def _add(commands, name, run, text, example):
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_corpus(command):
+    command.add_argument(
+        "--corpus", choices=paths.CORPORA, default="twin", help="made here, or the real audio (default: twin)"
+    )
+    command.add_argument(
+        "--scale", choices=paths.SCALES, default="small", help="toy takes the twin's small sister (default: small)"
+    )
+
+
+# --- fetch ------------------------------------------------------------------------------------------------------------
+
+
+def _add_fetch(commands):
+    command = _add(
+        commands,
+        "fetch",
+        _fetch,
+        "Download a real dataset: resumed where it broke off, checked, unpacked.",
+        "pawlib fetch mtat        (about 6 GB into data/raw/mtat)",
+    )
+    command.add_argument("dataset", help="mtat")
+    command.add_argument("--root", type=Path, help="where to (default: data/raw/DATASET)")
+
+
+def _fetch(arguments):
+    from pawlib.bench import fetch
+
+    root = arguments.root or paths.raw(arguments.dataset)
+    remote = fetch.DATASETS.get(arguments.dataset)
+    if remote:
+        print(f"{arguments.dataset}: licence {remote.licence}, about {remote.n_bytes / 1e9:.1f} GB, into {root}")
+    fetch.fetch(arguments.dataset, root)
+    print(f"complete: {root}")
+    parts = [name for name in remote.archive if (root / name).is_file()]
+    if parts:
+        print(f"unpacked; {', '.join(parts)} are no longer needed and may be deleted")
+    print(f"next: pawlib prepare {arguments.dataset} --corpus real")
+    return 0
+
+
+# --- twins ------------------------------------------------------------------------------------------------------------
+
+
+def _add_twins(commands):
+    command = _add(
+        commands,
+        "twins",
+        _twins,
+        "Make a dataset's stand-in from real scores: same layout, other audio, nothing downloaded.",
+        "pawlib twins --size small",
+    )
+    command.add_argument("--dataset", choices=("mtat",), default="mtat")
+    command.add_argument(
+        "--size", choices=("toy", "small"), default="small", help="a few dozen tracks, or the benchmark"
+    )
+    command.add_argument("--seed", type=int, default=0, help="rows of results belong to seed 0 (default)")
+
+
+def _twins(arguments):
+    import importlib
+
+    maker = importlib.import_module(f"pawlib.bench.twins.{arguments.dataset}")
+    root = paths.twins(arguments.dataset, arguments.size)
+    maker.make(root, size=arguments.size, seed=arguments.seed)
+    print(f"complete: {root}")
+    print(f"next: pawlib prepare {arguments.dataset} --corpus twin --scale {arguments.size}")
+    return 0
+
+
+# --- prepare ----------------------------------------------------------------------------------------------------------
+
+
+def _add_prepare(commands):
+    command = _add(
+        commands,
+        "prepare",
+        _prepare,
+        "Decode a dataset once, in parallel, into a memory-mapped store.",
+        "pawlib prepare mtat --corpus twin --scale small\n         pawlib prepare folder ~/Music --name my_music",
+    )
+    command.add_argument("dataset", choices=("mtat", "folder"))
+    command.add_argument("path", nargs="?", type=Path, help="only for `folder`: your folder of wav, flac, ogg, mp3")
+    _add_corpus(command)
+    command.add_argument("--name", help="only for `folder`: the store's name (default: the folder's)")
+    command.add_argument("--workers", type=_count, help="processes (default: all cores; 0: none beside this one)")
+    command.add_argument("--min-seconds", type=float, default=0.0, help="list shorter files as failed (default: 0)")
+    command.add_argument("--verify", action="store_true", help="compare the finished store with its checksums")
+    command.add_argument("--strict", action="store_true", help="exit with 1 if a file is missing or cannot be decoded")
+
+
+def _prepare(arguments):
+    from pawlib.bench import store
+
+    tracks, missing, name = _tracks(arguments)
+    folder = paths.store(name)
+    print(f"{name}: {len(tracks):,} tracks into {folder}", flush=True)
+    made = store.prepare(tracks, folder, n_workers=arguments.workers, min_seconds=arguments.min_seconds)
+    if arguments.verify:
+        made.verify()
+    _list("left out", missing)
+    _list("not decoded", made.failed)
+    print(f"complete: {len(made):,} of {len(tracks):,} tracks in {folder}")
+    return 1 if arguments.strict and (made.failed or missing) else 0
+
+
+def _tracks(arguments):
+    """(tracks, what was left out, name of the store) of the dataset asked for."""
+    from pawlib.bench.datasets import folder, mtat
+
+    if arguments.dataset == "folder":
+        if arguments.path is None:
+            raise ValueError("no folder given, expected e.g. `pawlib prepare folder ~/Music --name my_music`")
+        name = arguments.name or arguments.path.resolve().name
+        if name != Path(name).name or name.startswith("."):
+            raise ValueError(f"--name {name!r} is no plain folder name: give one without slashes or a leading dot")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what is no audio is listed below
+            tracks = folder.read(arguments.path)
+        return tracks, folder.left_out(arguments.path), name
+    if arguments.path is not None or arguments.name is not None:
+        raise ValueError(f"a path and --name belong to `pawlib prepare folder`, not to {arguments.dataset}")
+    root, name = paths.corpus(arguments.dataset, arguments.corpus, arguments.scale)
+    splits = mtat.read(root)
+    return splits.tracks, splits.missing, name
+
+
+def _list(what, entries, n_shown=20):
+    if entries:
+        print(f"{what}: {len(entries):,}")
+    for entry in entries[:n_shown]:
+        print(f"  {entry['path']}: {entry['reason']}")
+    if len(entries) > n_shown:
+        print(f"  ... and {len(entries) - n_shown:,} more")
+
+
+# --- pretrain ---------------------------------------------------------------------------------------------------------
+
+
+def _add_pretrain(commands):
+    command = _add(
+        commands,
+        "pretrain",
+        _pretrain,
+        "Pretrain Music-PAW or one of its variants on a prepared corpus, without a notebook.",
+        "pawlib pretrain --scale small --variant music_paw --encoder fcn_4 --out data/runs/my_run",
+    )
+    _add_corpus(command)
+    command.add_argument("--variant", default="music_paw", help=f"one of {', '.join(_VARIANTS)} (default: music_paw)")
+    command.add_argument("--encoder", default="fcn_4", help="fcn_4 or fcn_7 (default: fcn_4)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", type=Path, help="the run's folder (default: as the engine names it in data/runs)")
+
+
+def _pretrain(arguments):
+    from pawlib.bench import engine
+
+    engine.pretrain_music_paw(
+        corpus=arguments.corpus,
+        scale=arguments.scale,
+        variant=arguments.variant,
+        encoder=arguments.encoder,
+        seed=arguments.seed,
+        out=arguments.out,
+    )
+    return 0
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _count(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return value
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    print(f"warning: {_one_line(message)}", file=sys.stderr)
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        error = f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

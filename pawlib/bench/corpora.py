@@ -1,0 +1,70 @@
+"""One door to every dataset: real or twin, toy or full, read and decoded.
+
+    corpus = corpora.open_corpus("mtat", corpus="twin", scale="toy")
+    corpus.splits.train[0].target, corpus.store.read(corpus.splits.train[0].id)
+
+A twin that is missing is made, a store that is missing is prepared; the real data cannot be made, so a missing folder
+says what to place where.
+
+Told in: notebooks/01_data.ipynb
+"""
+
+import importlib
+from dataclasses import dataclass
+
+from pawlib import paths
+from pawlib.bench import datasets, store
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A dataset as everything after it sees it.
+
+    Attributes
+    ----------
+    name : str
+        What rows are headed with: "mtat" for the real audio only, "mtat-twin" or "mtat-twin-toy" for stand-ins.
+    splits : datasets.Splits
+        Tracks that could be decoded, by split.
+    store : store.Store
+    left_out : list of dict
+        {"id", "path", "reason"} of every track that is annotated and cannot be heard.
+    """
+
+    name: str
+    splits: datasets.Splits
+    store: store.Store
+    left_out: list
+
+
+def open_corpus(dataset="mtat", corpus="twin", scale="toy", split="all", n_workers=None):
+    """Read a dataset and open its decoded store, making the twin and preparing the store where they are missing.
+
+    Parameters
+    ----------
+    dataset : str
+        "mtat".
+    corpus : "twin" | "real"
+    scale : "toy" | "small" | "paper"
+        The toy twin has a few dozen tracks; the real set is whole at every scale.
+    split : str
+        As the dataset's reader has it.
+
+    Returns
+    -------
+    Corpus
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        For an unknown dataset or switch, or real data that is not there.
+    """
+    root, name = paths.corpus(dataset, corpus, scale)
+    if dataset not in datasets.NAMES:
+        raise ValueError(f"dataset={dataset!r} is unknown, expected one of {', '.join(datasets.NAMES)}")
+    if corpus == "twin":
+        twin = importlib.import_module(f"pawlib.bench.twins.{dataset}")
+        twin.make(root, size="toy" if scale == "toy" else "small", n_workers=n_workers)
+    splits = importlib.import_module(f"pawlib.bench.datasets.{dataset}").read(root, split=split)
+    opened = store.prepare([*splits.train, *splits.valid, *splits.test], paths.store(name), n_workers=n_workers)
+    return Corpus(name, splits.only(opened.ids), opened, [*splits.missing, *opened.failed])

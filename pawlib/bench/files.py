@@ -1,0 +1,60 @@
+"""Writing files so that a stop at any moment leaves the old one or the new one, never half of one."""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on any error it is removed.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write; its folder is made if missing.
+
+    Raises
+    ------
+    OSError
+        As the file system says (disk full, no permission), naming `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)  # mkstemp gives 0600; shared folders want the usual rights
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename in (None, name):
+            raise OSError(error.errno, f"{error.strerror} while writing", str(path)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write `value` as indented JSON, atomically; keys keep their order, NaN is refused."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """Read a JSON file; a broken one is named in the error.
+
+    Raises
+    ------
+    ValueError
+        If the file is not valid JSON: it says which file and where.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): was it edited by hand or cut off while copying?") from error

@@ -1,0 +1,13 @@
+"""Twins: stand-ins for the datasets, made from real scores, in the layout of the real ones.
+
+    registry    one list of works for all twins: labels, doubles joined by melody, split by work   works-v1.csv
+    scores      a work of the registry as a table of notes (music21's corpus)
+    arrange     excerpts, voices, part events and order schemes: notes to timed notes
+    render      timed notes to audio (symusic, TimGM6mb.sf2)
+    mtat        the MTAT twin: `plan(size, seed)` says what each track will be, `make(root, ...)` renders it
+
+A twin is a named, versioned benchmark: generator version, seed, frozen works, licence card, baseline scores. Numbers
+made on a twin are never shown as numbers of the real dataset.
+
+Told in: notebooks/01_data.ipynb
+"""

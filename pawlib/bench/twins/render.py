@@ -1,0 +1,83 @@
+"""Timed notes to mono audio: symusic with the sound font that the pretty_midi package carries.
+
+Conventions
+    A timed note is (program, start_s, end_s, pitch, velocity); program 0..127 is a General MIDI instrument, DRUMS the kit.
+    Audio is float32 mono at 16 kHz. The same notes give the same samples: the synthesiser has no state between calls.
+
+Told in: notebooks/01_data.ipynb
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+SAMPLE_RATE = 16_000
+DRUMS = -1
+HIGHEST_PEAK = 64.0  # a note of a filter that has become unstable is far above, many loud voices are below
+
+
+def sound_font():
+    """Path of TimGM6mb.sf2.
+
+    Raises
+    ------
+    FileNotFoundError
+        If pretty_midi is installed without it.
+    """
+    import importlib.util
+
+    found = importlib.util.find_spec("pretty_midi")
+    path = Path(found.origin).with_name("TimGM6mb.sf2") if found else None
+    if path is None or not path.is_file():
+        raise FileNotFoundError("TimGM6mb.sf2 is not there: it comes with the package pretty_midi, is that installed?")
+    return path
+
+
+def render(notes, n_samples):
+    """Play timed notes.
+
+    Parameters
+    ----------
+    notes : iterable of (program, start_s, end_s, pitch, velocity)
+    n_samples : int > 0
+        Length of the result; what would sound after it is not played.
+
+    Returns
+    -------
+    np.ndarray, float32 [shape=(n_samples,)]
+
+    Raises
+    ------
+    ValueError
+        If no note starts inside the result, or the synthesiser returns something that is not audio.
+    """
+    import symusic
+
+    duration_s = n_samples / SAMPLE_RATE
+    by_program = {}
+    for program, start_s, end_s, pitch, velocity in notes:
+        if start_s < duration_s and end_s > start_s:
+            by_program.setdefault(program, []).append((start_s, min(end_s, duration_s) - start_s, pitch, velocity))
+    if not by_program:
+        raise ValueError(f"no note starts within {duration_s:.3f} s: is the excerpt behind the end of the score?")
+    score = symusic.Score(ttype="second")
+    for program, rows in sorted(by_program.items()):
+        track = symusic.Track(program=max(program, 0), is_drum=program == DRUMS, ttype="second")
+        for start_s, length_s, pitch, velocity in sorted(rows):
+            track.notes.append(symusic.Note(start_s, length_s, int(pitch), int(velocity), ttype="second"))
+        score.tracks.append(track)
+    audio = np.asarray(_synthesizer().render(score, stereo=False), dtype=np.float32)[0]
+    audio = np.pad(audio[:n_samples], (0, max(0, n_samples - len(audio))))
+    peak = float(np.abs(audio).max())
+    if not np.isfinite(peak) or not 0 < peak < HIGHEST_PEAK:
+        raise ValueError(f"programs {sorted(by_program)} gave a peak of {peak:g}: one of them cannot be played at 16 kHz")
+    return audio
+
+
+@functools.cache
+def _synthesizer():
+    """The synthesiser of this process."""
+    import symusic
+
+    return symusic.Synthesizer(sf_path=str(sound_font()), sample_rate=SAMPLE_RATE, quality=0)

@@ -1,0 +1,393 @@
+"""Music-PAW wired (paper Figure 1): crops -> log-mels -> encoder -> part-whole block -> projector -> loss.
+
+Variants
+    music_paw            the paper's model
+    hc                   hierarchical contrast, no part-whole block       (paper Sec. 4.3)
+    pw_block             part-whole block, plain NT-Xent                  (paper Sec. 4.3)
+    baseline             neither: NT-Xent on the whole and its view       (paper Sec. 4.3)
+    cousins              control: music_paw with each whole paired with its sibling's parts: same work, wrong tree
+    flat_multicrop       control: all clips of a song are positives of its whole, no tree and no block
+    baseline_multicrop   control: NT-Xent from every clip Music-PAW sees, no part-whole term and no block
+
+Conventions
+    wave : Tensor [shape=(B, n_samples)] at the model's sample rate, n_samples = `n_whole`; wave_aug its augmented view.
+    s[n] : Tensor [shape=(B, M**n, 512)], encoded; z[n] : Tensor [shape=(B, M**n, 256)], projected.
+
+Told in: notebooks/10_pretrain_music_paw.ipynb
+"""
+
+import json
+import os
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+import torchaudio
+from torch import nn
+
+from pawlib import crops, encoders, interaction, losses, mels, paths
+
+VARIANTS = {
+    # name: (has the block, loss, tree)
+    "music_paw": (True, "hierarchical", "own"),
+    "hc": (False, "hierarchical", "own"),
+    "pw_block": (True, "nt_xent", "own"),
+    "baseline": (False, "nt_xent", "own"),
+    "cousins": (True, "hierarchical", "cousins"),
+    "flat_multicrop": (False, "hierarchical", "flat"),
+    "baseline_multicrop": (False, "multicrop", "own"),
+}
+FORMAT = "music-paw checkpoint 1"
+
+
+class Embedding(dict):
+    """What `MusicPAW.embed` returns: level -> Tensor [shape=(B, W * M**n, 512)], and when each clip sounds.
+
+    Attributes
+    ----------
+    times : dict, level -> Tensor [shape=(W * M**n, 2)] of start and end in seconds
+    repeated : dict, level -> bool Tensor [shape=(W * M**n,)], True where a clip holds any repeated audio, because the
+        last whole was completed by repeating the song.
+    """
+
+    def __init__(self, levels, times, repeated):
+        super().__init__(levels)
+        self.times, self.repeated = times, repeated
+
+
+class MusicPAW(nn.Module):
+    """Music-PAW, its ablations and its controls.
+
+    Parameters
+    ----------
+    variant : str
+        See the module's map.
+    encoder : "fcn_4" | "fcn_7"
+    sample_rate : int [Hz]
+    whole_seconds : float [s]
+        Length of the top clip, 22.4 s or 2.8 s (reading R1).
+    n_fft, hop_length : int [samples]
+    n_mels, n_levels, n_parts : int
+    window : "fixed" | "scaled"
+        Reading R2.
+    mix : float or list of floats
+        lambda of Eqs. 1-2 (reading R5).
+    share, order
+        Reading R4.
+    temperature : float
+        Reading R8.
+    pw_exponent, reduce, symmetric, tau_pw, positives, level_negatives
+        Readings R6, R15, R9, R16.
+    augment_clips : bool
+        Whether the clips of the tree are augmented, too (reading R10); the caller passes such a `wave`.
+    batch_norm : "joint" | "per_level"
+        All levels and the augmented view pass the encoder in one batch, or one level after the other (reading R14).
+    n_heads, head_width, n_layers, feed_forward, dropout
+        Of the transformer (reading R3).
+
+    Raises
+    ------
+    ValueError
+        For an unknown variant, encoder or switch.
+
+    Told in: notebooks/10_pretrain_music_paw.ipynb
+    """
+
+    def __init__(
+        self,
+        variant="music_paw",
+        encoder="fcn_4",
+        *,
+        sample_rate=16_000,
+        whole_seconds=22.4,
+        n_fft=256,
+        hop_length=128,
+        n_mels=128,
+        n_levels=4,
+        n_parts=2,
+        window="fixed",
+        mix=0.5,
+        share=True,
+        order="top_down",
+        temperature=0.5,
+        pw_exponent="inside",
+        reduce="sum",
+        symmetric=False,
+        tau_pw=None,
+        positives="inside_log",
+        level_negatives=False,
+        augment_clips=False,
+        batch_norm="joint",
+        n_heads=3,
+        head_width=128,
+        n_layers=3,
+        feed_forward=2048,
+        dropout=0.1,
+    ):
+        super().__init__()
+        self.settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        if variant not in VARIANTS:
+            raise ValueError(f"variant={variant!r} is unknown, expected one of {', '.join(VARIANTS)}")
+        if batch_norm not in ("joint", "per_level"):
+            raise ValueError(f'batch_norm={batch_norm!r} is unknown, expected "joint" or "per_level" (reading R14)')
+        has_block, self.loss_name, self.tree = VARIANTS[variant]
+        self.variant, self.batch_norm, self.temperature, self.symmetric = variant, batch_norm, temperature, symmetric
+        self.sample_rate, self.n_levels, self.n_parts = sample_rate, n_levels, n_parts
+        self.n_whole = crops.whole_length(whole_seconds, sample_rate, n_levels, n_parts, hop_length)
+        self.mels = mels.LevelMels(sample_rate, n_fft, hop_length, n_mels, n_levels, n_parts, window)
+        self.encoder = encoders.build(encoder)
+        self.block = None
+        if has_block:
+            self.block = interaction.PartWholeBlock(
+                n_levels, n_parts, encoders.WIDTH, n_heads, head_width, n_layers, mix, share, order, self.tree,
+                feed_forward, dropout,
+            )  # fmt: skip
+        self.projector = encoders.ProjectionHead()
+        self.part_whole = {
+            "pw_exponent": pw_exponent,
+            "reduce": reduce,
+            "tau_pw": tau_pw,
+            "positives": positives,
+            "level_negatives": level_negatives,
+        }
+        if self.loss_name == "hierarchical":  # a misspelt switch is refused here, not in the first step
+            tree = [torch.zeros(1, n_parts**n, 2) for n in range(n_levels)]
+            self.loss(tree, torch.zeros(1, 2))
+
+    @property
+    def n_seen_levels(self):
+        """Levels that take part in training: all, or the whole alone where no clip enters the loss or the block."""
+        return 1 if self.block is None and self.loss_name == "nt_xent" else self.n_levels
+
+    def forward(self, wave, wave_aug):
+        """Projected tree and augmented view.
+
+        Parameters
+        ----------
+        wave, wave_aug : Tensor [shape=(B, n_whole)]
+
+        Returns
+        -------
+        z : list of Tensors, [n] of shape (B, M**n, 256)
+            After the block where the variant has one.
+        z_aug : Tensor [shape=(B, 256)]
+        """
+        s, s_aug = self.encode(self.log_mels(wave), self.mels.level(0, wave_aug.unsqueeze(1)))
+        s = self.interact(s)
+        return [self.projector(level) for level in s], self.projector(s_aug)
+
+    def log_mels(self, wave):
+        """(B, n_whole) -> list of (B, M**n, 1, n_mels, n_frames), of the levels this variant trains on."""
+        clips = crops.hierarchical_crops(wave, self.n_levels, self.n_parts)
+        return [self.mels.level(n, clips[n]) for n in range(self.n_seen_levels)]
+
+    def encode(self, tree, mel_aug):
+        """Encode a tree of log-mels and the augmented view's, (B, 1, 1, n_mels, n_frames): s list, s_aug (B, 512)."""
+        groups = [level.flatten(0, 1) for level in (*tree, mel_aug)]  # (B * M**n, 1, n_mels, n_frames)
+        if self.batch_norm == "per_level":
+            encoded = [self.encoder(group) for group in groups]
+        else:
+            encoded = self.encoder(torch.cat(groups)).split([len(group) for group in groups])
+        s = [e.unflatten(0, level.shape[:2]) for e, level in zip(encoded, tree, strict=False)]
+        return s, encoded[-1]
+
+    def interact(self, s):
+        """The part-whole block where the variant has one: (B, M**n, 512) per level, the same shapes."""
+        return s if self.block is None else self.block(s)
+
+    def loss(self, z, z_aug):
+        """Loss of each song, (B,), of the variant's kind."""
+        if self.loss_name == "nt_xent":
+            return losses.nt_xent(z[0][:, 0], z_aug, self.temperature, self.symmetric)
+        if self.loss_name == "multicrop":
+            return losses.multicrop_nt_xent(z, z_aug, self.temperature, self.symmetric)
+        return losses.hierarchical_contrastive(
+            z, z_aug, self.temperature, symmetric=self.symmetric, tree=self.tree, **self.part_whole
+        )
+
+    def part_whole_share(self, z, z_aug):
+        """Mean share of the part-whole term in Eq. 5's numerator, or 0.0 where the variant has no such term."""
+        if self.loss_name != "hierarchical" or self.part_whole["positives"] == "outside_log":
+            return 0.0
+        return losses.part_whole_share(z, z_aug, self.temperature, tree=self.tree, **self.part_whole).mean().item()
+
+    @torch.inference_mode()
+    def embed(self, wave, sample_rate, levels=None, batch_clips=64):
+        """Embed songs of any length: the encoder's output before block and projector, at every level.
+
+        Parameters
+        ----------
+        wave : Tensor or array [shape=(n_samples,) or (B, n_samples)]
+        sample_rate : int [Hz]
+            Of `wave`; it is resampled to the model's.
+        levels : sequence of int, optional
+            Only these levels; all by default.
+        batch_clips : int
+            Clips encoded at once: memory against speed.
+
+        Returns
+        -------
+        Embedding
+            level -> (B, W * M**n, 512) for W wholes in time order, with `times` and `repeated` per clip. The last whole
+            is completed by repeating the song.
+
+        Raises
+        ------
+        ValueError
+            For NaN, another shape, an unknown level, or less audio than one STFT window.
+
+        Told in: notebooks/30_linear_probe_mtat.ipynb
+        """
+        wave = self._checked(wave, sample_rate)
+        wholes, n_real = crops.split_wholes(wave, self.n_whole)  # (B, W, n_whole)
+        n_songs, n_wholes, _ = wholes.shape
+        tree = crops.hierarchical_crops(wholes.flatten(0, 1), self.n_levels, self.n_parts)
+        chosen = list(range(self.n_levels)) if levels is None else list(levels)
+        if any(n not in range(self.n_levels) for n in chosen):
+            raise ValueError(f"levels={chosen} are not all in 0..{self.n_levels - 1}")
+        was_training = self.training
+        self.eval()
+        try:
+            embedded, times, repeated = {}, {}, {}
+            for n in chosen:
+                clips = tree[n].reshape(n_songs * n_wholes * self.n_parts**n, 1, -1)
+                s = [self.encoder(self.mels.level(n, some).flatten(0, 1)).float() for some in clips.split(batch_clips)]
+                embedded[n] = torch.cat(s).unflatten(0, (n_songs, -1))  # (B, W * M**n, 512)
+                starts = torch.arange(embedded[n].shape[1]) * clips.shape[-1]
+                times[n] = torch.stack([starts, starts + clips.shape[-1]], dim=1) / self.sample_rate
+                repeated[n] = starts + clips.shape[-1] > (n_wholes - 1) * self.n_whole + n_real
+        finally:
+            self.train(was_training)
+        return Embedding(embedded, times, repeated)
+
+    def _checked(self, wave, sample_rate):
+        wave = torch.as_tensor(wave, dtype=torch.float32, device=next(self.parameters()).device)
+        if wave.ndim not in (1, 2):
+            raise ValueError(f"wave has shape {tuple(wave.shape)}, expected (n_samples,) or (B, n_samples): is it stereo?")
+        if not torch.isfinite(wave).all():
+            raise ValueError("wave holds NaN or infinite samples: is the file corrupt, or was it divided by a zero peak?")
+        wave = wave if wave.ndim == 2 else wave.unsqueeze(0)
+        if sample_rate != self.sample_rate:
+            wave = torchaudio.functional.resample(wave, sample_rate, self.sample_rate)
+        if wave.shape[-1] < self.mels.n_fft:
+            raise ValueError(
+                f"wave has {wave.shape[-1]} samples at {self.sample_rate} Hz, less than one STFT window of {self.mels.n_fft}: "
+                "is the file cut off, or the sample rate given wrong?"
+            )
+        return wave
+
+    def save(self, path, card=None):
+        """Write the weights as safetensors and a JSON card beside them, both atomically.
+
+        Parameters
+        ----------
+        path : path-like
+            Ends in .safetensors; the card takes the same name with .json.
+        card : dict, optional
+            What else is known: data, scale, seed, epochs, metrics, commit.
+        """
+        path = Path(path)
+        card = {"format": FORMAT, "kind": "music_paw", "settings": self.settings, **(card or {})}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(card, indent=1)
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        kept = {}  # the shared transformer stands in the state once per unit: keep the first
+        for name, value in state.items():
+            kept.setdefault(_identity(self, name), (name, value))
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            safetensors.torch.save_file(dict(kept.values()), part, metadata={"format": FORMAT, "card": text})
+            part.chmod(0o644)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        part = path.with_name(f".{path.stem}.json.{os.getpid()}.part")
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, path.with_suffix(".json"))
+
+    @classmethod
+    def load(cls, path_or_name):
+        """A model from a checkpoint file, or a released one by its name in data/checkpoints.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file or name; it lists the names there are.
+        ValueError
+            If the file is no checkpoint of this kind, is damaged, or its weights have another geometry.
+        """
+        path = find_checkpoint(path_or_name)
+        card = read_card(path)
+        if card.get("kind") != "music_paw":
+            raise ValueError(f"{path} holds a {card.get('kind', 'foreign')!r} checkpoint, not Music-PAW: load its encoder instead")
+        model = cls(**card["settings"])
+        load_weights(model, path)
+        return model
+
+
+def find_checkpoint(path_or_name):
+    """Path of a checkpoint given as a path or as a released name.
+
+    Raises
+    ------
+    FileNotFoundError
+        Listing the released names.
+    """
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    named = paths.checkpoints() / f"{path_or_name}.safetensors"
+    if named.is_file():
+        return named
+    known = ", ".join(sorted(p.stem for p in paths.checkpoints().glob("*.safetensors"))) or "none yet"
+    raise FileNotFoundError(f"{path_or_name} is neither a file nor a released checkpoint (released: {known})")
+
+
+def read_card(path):
+    """The card inside a checkpoint file: its settings and where it comes from.
+
+    Raises
+    ------
+    ValueError
+        If the file is no checkpoint of this workbook, or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors ({error}): was it cut off while copying?") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is no {FORMAT!r} file (it says {metadata.get('format')!r}): was it made by another program?")
+    return json.loads(metadata["card"])
+
+
+def load_weights(model, path):
+    """Fill a model from a checkpoint; every weight must be there and fit.
+
+    Raises
+    ------
+    ValueError
+        Naming the first weight that is missing, unknown, or of another shape.
+    """
+    state = safetensors.torch.load_file(path)
+    wanted = model.state_dict()
+    first = {}
+    for name in wanted:
+        first.setdefault(_identity(model, name), name)
+    complete = {name: state[first[_identity(model, name)]] for name in wanted if first[_identity(model, name)] in state}
+    missing, unknown = sorted(set(wanted) - set(complete)), sorted(set(state) - set(wanted))
+    other = [n for n in complete if complete[n].shape != wanted[n].shape]
+    if missing or unknown or other:
+        what = (
+            f"{other[0]} is {tuple(complete[other[0]].shape)}, expected {tuple(wanted[other[0]].shape)}" if other
+            else f"{missing[0]} is missing" if missing else f"{unknown[0]} is not part of the model"
+        )  # fmt: skip
+        raise ValueError(f"{path} has another geometry than the model: {what}; was it trained with other settings?")
+    model.load_state_dict(complete)
+
+
+def _identity(model, name):
+    """Identity of a parameter or buffer, the same for all names of a shared one."""
+    owner, _, leaf = name.rpartition(".")
+    return id(getattr(model.get_submodule(owner), leaf))

@@ -92,7 +92,7 @@ class ConvLayer(nn.Module):
         sign = torch.where(self.norm.weight < 0, -1.0, 1.0).to(self.conv.weight)
         raw = F.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.bias * sign, padding=1)
         mean, var = _signed_statistics(self.norm, raw, sign)
-        scale = self.norm.weight.abs() * torch.rsqrt(var + self.norm.eps)
+        scale = self.norm.weight * sign * torch.rsqrt(var + self.norm.eps)  # |gamma|, with a gradient at 0, too
         pooled = _at_least_float32(self.pool(raw))  # an eighth of the map
         return F.relu((pooled - _per_channel(mean)) * _per_channel(scale) + _per_channel(self.norm.bias)).to(raw.dtype)
 

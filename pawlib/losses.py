@@ -129,6 +129,8 @@ def hierarchical_contrastive(
     """
     if positives not in ("inside_log", "outside_log"):
         raise ValueError(f'positives={positives!r} is unknown, expected "inside_log" (as printed) or "outside_log"')
+    if tau_pw is not None and tau_pw <= 0:
+        raise ValueError(f"tau_pw={tau_pw} must be positive, or None for the temperature of the ratio (reading R16)")
     z, top, z_aug = _tree_views(z, z_aug, temperature)
     pw = _part_whole_log(z, tau_pw or temperature, pw_exponent, reduce, tree)
     directions = [(top, z_aug), (z_aug, top)] if symmetric else [(top, z_aug)]
@@ -210,7 +212,7 @@ def _mean_part_whole_log(z, temperature, tree):
 
 
 def _level_negatives_log(z, temperature, pw_exponent, reduce, tree):
-    """log of the sum over the other songs' parts of weight * exp(sim / tau), averaged over them per pair, (B,)."""
+    """log of the sum of weight * exp(sim / tau) over every whole and every part, one level down, of the other songs, (B,)."""
     n_songs = z[0].shape[0]
     others = ~torch.eye(n_songs, dtype=torch.bool, device=z[0].device)
     weight = length_ratio(z[1].shape[1], z[0].shape[1]) if len(z) > 1 else 1.0

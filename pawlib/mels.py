@@ -127,7 +127,7 @@ class LevelMels(nn.Module):
             If a clip is shorter than one window, naming both lengths.
         """
         front = self.fronts[n]
-        if clips.shape[-1] <= front.n_fft // 2:
+        if clips.shape[-1] < front.n_fft:
             raise ValueError(
                 f"a clip of {clips.shape[-1]} samples is shorter than one STFT window of {front.n_fft} at level {n}: "
                 "is the audio too short, or its sample rate too low?"

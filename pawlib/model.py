@@ -10,7 +10,8 @@ Variants
     baseline_multicrop   control: NT-Xent from every clip Music-PAW sees, no part-whole term and no block
 
 Conventions
-    wave : Tensor [shape=(B, n_samples)] at the model's sample rate, n_samples = `n_whole`; wave_aug its augmented view.
+    wave : Tensor [shape=(B, n_whole)] at the model's sample rate.
+    tree : log-mels per level, [n] of shape (B, M**n, 1, n_mels, n_frames); mel_aug that of the augmented whole.
     s[n] : Tensor [shape=(B, M**n, 512)], encoded; z[n] : Tensor [shape=(B, M**n, 256)], projected.
 
 Told in: notebooks/10_pretrain_music_paw.ipynb
@@ -26,7 +27,7 @@ import torch
 import torchaudio
 from torch import nn
 
-from pawlib import crops, encoders, interaction, losses, mels, paths
+from pawlib import augment, crops, encoders, interaction, losses, mels, paths
 
 VARIANTS = {
     # name: (has the block, loss, tree)
@@ -80,7 +81,7 @@ class MusicPAW(nn.Module):
     pw_exponent, reduce, symmetric, tau_pw, positives, level_negatives
         Readings R6, R15, R9, R16.
     augment_clips : bool
-        Whether the clips of the tree are augmented, too (reading R10); the caller passes such a `wave`.
+        Whether the clips of the tree are augmented, too, with a draw of their own (reading R10).
     batch_norm : "joint" | "per_level"
         All levels and the augmented view pass the encoder in one batch, or one level after the other (reading R14).
     n_heads, head_width, n_layers, feed_forward, dropout
@@ -160,12 +161,32 @@ class MusicPAW(nn.Module):
         """Levels that take part in training: all, or the whole alone where no clip enters the loss or the block."""
         return 1 if self.block is None and self.loss_name == "nt_xent" else self.n_levels
 
-    def forward(self, wave, wave_aug):
+    def views(self, wave, keys):
+        """What one training step sees: the log-mels of the tree and of the augmented view of the whole.
+
+        Parameters
+        ----------
+        wave : Tensor [shape=(B, n_whole)]
+        keys : sequence of B int
+            See `augment.augment`; one key, one view.
+
+        Returns
+        -------
+        tree : list of Tensors, [n] of shape (B, M**n, 1, n_mels, n_frames)
+        mel_aug : Tensor [shape=(B, 1, 1, n_mels, n_frames)]
+        """
+        wave_aug = augment.augment(wave, keys, self.sample_rate)
+        if self.settings["augment_clips"]:  # reading R10
+            wave = augment.augment(wave, [augment.sample_key(key, 2) for key in keys], self.sample_rate)
+        return self.log_mels(wave), self.log_mel_of_whole(wave_aug)
+
+    def forward(self, tree, mel_aug):
         """Projected tree and augmented view.
 
         Parameters
         ----------
-        wave, wave_aug : Tensor [shape=(B, n_whole)]
+        tree : list of Tensors, [n] of shape (B, M**n, 1, n_mels, n_frames)
+        mel_aug : Tensor [shape=(B, 1, 1, n_mels, n_frames)]
 
         Returns
         -------
@@ -173,9 +194,27 @@ class MusicPAW(nn.Module):
             After the block where the variant has one.
         z_aug : Tensor [shape=(B, 256)]
         """
-        s, s_aug = self.encode(self.log_mels(wave), self.mels.level(0, wave_aug.unsqueeze(1)))
-        s = self.interact(s)
-        return [self.projector(level) for level in s], self.projector(s_aug)
+        s, s_aug = self.encode(tree, mel_aug)
+        return [self.projector(level) for level in self.interact(s)], self.projector(s_aug)
+
+    def objective(self, z, z_aug):
+        """Loss of each song, (B,), and what an epoch logs: alignment, uniformity, part-whole similarity and share."""
+        with torch.no_grad():
+            top, aug = (nn.functional.normalize(v.float(), dim=-1) for v in (z[0][:, 0], z_aug))
+            logs = {"alignment": (top - aug).square().sum(-1).mean().item()}
+            if len(top) > 1:
+                logs["uniformity"] = torch.pdist(top).square().mul(-2).exp().mean().log().item()
+            for n, similarity in enumerate(losses.part_whole_similarity(z)):
+                logs[f"part_whole_similarity_{n}{n + 1}"] = similarity
+            if self.has_part_whole_ratio:
+                logs["part_whole_share"] = losses.part_whole_share(
+                    z, z_aug, self.temperature, tree=self.tree, **self.part_whole
+                ).mean().item()
+        return self.loss(z, z_aug), logs
+
+    def log_mel_of_whole(self, wave):
+        """(B, n_whole) -> (B, 1, 1, n_mels, n_frames)."""
+        return self.mels.level(0, wave.unsqueeze(1))
 
     def log_mels(self, wave):
         """(B, n_whole) -> list of (B, M**n, 1, n_mels, n_frames), of the levels this variant trains on."""
@@ -206,13 +245,12 @@ class MusicPAW(nn.Module):
             z, z_aug, self.temperature, symmetric=self.symmetric, tree=self.tree, **self.part_whole
         )
 
-    def part_whole_share(self, z, z_aug):
-        """Mean share of the part-whole term in Eq. 5's numerator, or 0.0 where the variant has no such term."""
-        if self.loss_name != "hierarchical" or self.part_whole["positives"] == "outside_log":
-            return 0.0
-        return losses.part_whole_share(z, z_aug, self.temperature, tree=self.tree, **self.part_whole).mean().item()
+    @property
+    def has_part_whole_ratio(self):
+        """Whether the part-whole term stands inside Eq. 5's ratio, where it can swamp it."""
+        return self.loss_name == "hierarchical" and self.part_whole["positives"] == "inside_log"
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: its tensors could not train a probe
     def embed(self, wave, sample_rate, levels=None, batch_clips=64):
         """Embed songs of any length: the encoder's output before block and projector, at every level.
 
@@ -246,20 +284,25 @@ class MusicPAW(nn.Module):
         chosen = list(range(self.n_levels)) if levels is None else list(levels)
         if any(n not in range(self.n_levels) for n in chosen):
             raise ValueError(f"levels={chosen} are not all in 0..{self.n_levels - 1}")
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             embedded, times, repeated = {}, {}, {}
             for n in chosen:
-                clips = tree[n].reshape(n_songs * n_wholes * self.n_parts**n, 1, -1)
-                s = [self.encoder(self.mels.level(n, some).flatten(0, 1)).float() for some in clips.split(batch_clips)]
+                clips = tree[n].flatten(0, 1)  # (B * W * M**n, n_clip)
+                s = [self.embed_clips(some, n).float() for some in clips.split(batch_clips)]
                 embedded[n] = torch.cat(s).unflatten(0, (n_songs, -1))  # (B, W * M**n, 512)
                 starts = torch.arange(embedded[n].shape[1]) * clips.shape[-1]
                 times[n] = torch.stack([starts, starts + clips.shape[-1]], dim=1) / self.sample_rate
                 repeated[n] = starts + clips.shape[-1] > (n_wholes - 1) * self.n_whole + n_real
         finally:
-            self.train(was_training)
+            for module, was_training in modes:
+                module.training = was_training
         return Embedding(embedded, times, repeated)
+
+    def embed_clips(self, clips, level):
+        """Encode clips of one level's length: (K, n_clip) at the model's rate -> (K, 512)."""
+        return self.encoder(self.mels.level(level, clips.unsqueeze(1)).flatten(0, 1))
 
     def _checked(self, wave, sample_rate):
         wave = torch.as_tensor(wave, dtype=torch.float32, device=next(self.parameters()).device)

@@ -78,7 +78,8 @@ def decode(path, min_seconds=0.0, silence_db=SILENCE_DB):
     n_samples = wave.shape[1]
     if n_samples == 0:
         raise AudioError(path, "holds a header but no samples: was the recording or the copy stopped? Get it again")
-    if not np.isfinite(wave).all():
+    peak = max(float(wave.max()), -float(wave.min()))  # NaN or infinite where one sample is
+    if not np.isfinite(peak):
         bad = int(np.flatnonzero(~np.isfinite(wave).all(axis=0))[0])
         raise AudioError(
             path,
@@ -92,7 +93,6 @@ def decode(path, min_seconds=0.0, silence_db=SILENCE_DB):
             "cut off? "
             "Get a longer file or ask for less",
         )
-    peak = float(max(wave.max(), -wave.min()))
     if peak < 10 ** (silence_db / 20):
         level = f"{20 * np.log10(peak):.1f} dB" if peak > 0 else "digital silence"
         raise AudioError(path, f"is silent (peak {level}, below {silence_db:g} dB): a muted track or a failed export?")

@@ -10,10 +10,12 @@ Told in: notebooks/01_data.ipynb
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pawlib import paths
 from pawlib.bench import datasets, store
+
+DATASETS = ("mtat",)
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ def open_corpus(dataset="mtat", corpus="twin", scale="toy", split="all", n_worke
         For an unknown dataset or switch, or real data that is not there.
     """
     root, name = paths.corpus(dataset, corpus, scale)
-    if dataset not in datasets.NAMES:
-        raise ValueError(f"dataset={dataset!r} is unknown, expected one of {', '.join(datasets.NAMES)}")
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset={dataset!r} is unknown, expected one of {', '.join(DATASETS)}")
     if corpus == "twin":
         twin = importlib.import_module(f"pawlib.bench.twins.{dataset}")
         twin.make(root, size="toy" if scale == "toy" else "small", n_workers=n_workers)
     splits = importlib.import_module(f"pawlib.bench.datasets.{dataset}").read(root, split=split)
-    opened = store.prepare([*splits.train, *splits.valid, *splits.test], paths.store(name), n_workers=n_workers)
-    return Corpus(name, splits.only(opened.ids), opened, [*splits.missing, *opened.failed])
+    opened = store.prepare(splits.tracks, paths.store(name), n_workers=n_workers)
+    heard = {part: [t for t in getattr(splits, part) if t.id in opened] for part in ("train", "valid", "test")}
+    return Corpus(name, replace(splits, **heard), opened, [*splits.missing, *opened.failed])

@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import shutil
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,9 +20,11 @@ from pawlib.bench.files import read_json, write_json
 from pawlib.bench.progress import progress
 from pawlib.bench.store import locked
 
-_CHUNK = 2**20
+_MIB = 2**20
+_CHUNK = 2**16  # what a connection that breaks off may lose
 _TIMEOUT_S = (15, 60)  # to connect, between two pieces
 _TRIES = 5  # in a row without a new byte, before the next address is tried
+_PAUSE_S = 2.0  # before the second try, twice that before the third
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def unpack(parts, root):
     root = Path(root)
     names = ", ".join(Path(part).name for part in parts)
     try:
-        with io.BufferedReader(_Joined(parts), _CHUNK) as joined, zipfile.ZipFile(joined) as archive:
+        with io.BufferedReader(_Joined(parts), _MIB) as joined, zipfile.ZipFile(joined) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             for member in members:
                 _check_member(member, names)
@@ -186,6 +189,7 @@ class ResumingDownloader:
                 failures = 0 if self._size() > had else failures + 1
                 if failures >= _TRIES:
                     raise
+                time.sleep(_PAUSE_S * failures)
 
     def _size(self):
         return self.part.stat().st_size if self.part.exists() else 0
@@ -211,10 +215,10 @@ class ResumingDownloader:
             length = answer.headers.get("Content-Length")
             total = start + int(length) if length else None
             with open(self.part, "ab" if resumed else "wb") as file:
-                pieces = answer.iter_content(_CHUNK)
-                n_pieces = -(-(total - start) // _CHUNK) if total else None
-                for piece in progress(pieces, total=n_pieces, what=url.rsplit("/", 1)[-1], unit="MiB"):
-                    file.write(piece)
+                written = _write(answer.iter_content(_CHUNK), file)
+                n_mib = -(-(total - start) // _MIB) if total else None
+                for _ in progress(written, total=n_mib, what=url.rsplit("/", 1)[-1], unit="MiB"):
+                    pass
         if total is not None and self._size() < total:
             raise requests.ConnectionError(f"{url} broke off after {self._size():,} of {total:,} bytes")
 
@@ -243,10 +247,25 @@ def _fetch_file(root, name, sha256, remote):
     raise ConnectionError(_by_hand(root, name, remote, said))
 
 
+def _write(pieces, file):
+    """Write pieces of a download; yields once per MiB."""
+    n_bytes = 0
+    for piece in pieces:
+        file.write(piece)
+        n_bytes += len(piece)
+        while n_bytes >= _MIB:
+            n_bytes -= _MIB
+            yield
+    if n_bytes:
+        yield
+
+
 def _short(error):
     """The cause at the bottom of requests' nested errors, in one line."""
-    reason = str(getattr(error, "reason", None) or (error.args[0] if error.args else error))
-    return reason.rsplit(": ", 1)[-1].strip("')>")[:200] or type(error).__name__
+    if error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    reason = str(error.args[0] if error.args else error)
+    return reason.rsplit(": ", 1)[-1].strip("'\")>")[:200] or type(error).__name__
 
 
 def _by_hand(root, name, remote, said):
@@ -355,7 +374,7 @@ def _extract(archive, member, root):
     temporary = target.with_name(f".{target.name}.part")
     try:
         with archive.open(member) as source, open(temporary, "wb") as file:
-            shutil.copyfileobj(source, file, _CHUNK)
+            shutil.copyfileobj(source, file, _MIB)
         os.replace(temporary, target)
     finally:
         with contextlib.suppress(FileNotFoundError):

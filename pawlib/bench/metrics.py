@@ -1,13 +1,15 @@
 """Scores of the downstream tasks, and two measures of an embedding space (paper Sec. 4.1 "Metrics").
 
 Conventions
-    scores  : array [shape=(n_tracks, n_labels)], larger means "more likely"; probabilities or logits, only the order counts.
+    scores  : array [shape=(n_tracks, n_labels)], larger means "more likely": probabilities
+              or logits, only the order counts.
     targets : array [shape=(n_tracks, n_labels)] of 0 and 1.
     Every score is a fraction; percent appears only where a table is printed.
     Tagging is macro-averaged: one number per label, then the plain mean over labels, as the paper's peers compute it.
     alignment and uniformity take tensors or arrays, (n, width), and normalise the rows themselves.
 """
 
+import math
 import warnings
 
 import numpy as np
@@ -64,7 +66,7 @@ def tagging(scores, targets, labels=None):
         )
     if not_scored:
         warnings.warn(
-            f"{len(not_scored)} of {len(labels)} labels lack a positive or a negative track and are left out of the mean: "
+            f"{len(not_scored)} of {len(labels)} labels lack a positive or a negative and are left out of the mean: "
             + ", ".join(not_scored),
             stacklevel=2,
         )
@@ -95,7 +97,9 @@ def by_group(per_tag, groups):
     for group, labels in groups.items():
         unknown = [label for label in labels if label not in per_tag]
         if unknown:
-            raise ValueError(f"group {group!r} names {unknown}, which are no scored labels: are groups and labels of one dataset?")
+            raise ValueError(
+                f"group {group!r} names {unknown}, which are no scored labels: are groups and labels of one dataset?"
+            )
     return {group: _means(per_tag, labels) for group, labels in groups.items()}
 
 
@@ -119,13 +123,15 @@ def accuracy(scores, classes):
     """
     scores, classes = np.asarray(scores), np.asarray(classes)
     if len(scores) == 0 or len(scores) != len(classes):
-        raise ValueError(f"{len(scores)} scored tracks for {len(classes)} classes: need one class per track, and at least one")
+        raise ValueError(
+            f"{len(scores)} scored tracks for {len(classes)} classes: need one class per track, and at least one"
+        )
     _refuse_nan(scores)
     return float(accuracy_score(classes, scores.argmax(axis=1) if scores.ndim == 2 else scores))
 
 
 def alignment(z, z_aug, power=2):
-    """Mean distance between the two views of a song on the unit sphere; 0 when they fall together (Wang and Isola 2020).
+    """Mean distance between the two views of a song on the unit sphere; 0 when they coincide (Wang and Isola 2020).
 
     Parameters
     ----------
@@ -147,12 +153,14 @@ def alignment(z, z_aug, power=2):
     """
     z, z_aug = _unit_rows(z), _unit_rows(z_aug)
     if z.shape != z_aug.shape or len(z) == 0:
-        raise ValueError(f"alignment needs two views of the same songs, got shapes {tuple(z.shape)} and {tuple(z_aug.shape)}")
+        raise ValueError(
+            f"alignment needs two views of the same songs, got shapes {tuple(z.shape)} and {tuple(z_aug.shape)}"
+        )
     return float((z - z_aug).norm(dim=1).pow(power).mean())
 
 
 def uniformity(z, t=2):
-    """How evenly the songs cover the unit sphere: log of the mean Gaussian potential of all pairs (Wang and Isola 2020).
+    """How evenly the songs cover the unit sphere: log mean Gaussian potential of all pairs (Wang and Isola 2020).
 
     Parameters
     ----------
@@ -177,14 +185,16 @@ def uniformity(z, t=2):
     if len(z) < 2:
         raise ValueError(f"uniformity compares pairs of songs, got {len(z)} row(s)")
     exponents = torch.nn.functional.pdist(z).pow(2).mul(-t)  # (n * (n - 1) / 2,)
-    return float(exponents.logsumexp(0) - torch.tensor(float(len(exponents))).log())
+    return float(exponents.logsumexp(0)) - math.log(len(exponents))
 
 
 def _checked(scores, targets, labels):
     """Arrays of one shape, finite scores, targets of 0 and 1, one name per column."""
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if scores.ndim != 2 or scores.shape != targets.shape or len(scores) == 0:
-        raise ValueError(f"scores {scores.shape} and targets {targets.shape} must both be (n_tracks, n_labels), n_tracks > 0")
+        raise ValueError(
+            f"scores {scores.shape} and targets {targets.shape} must both be (n_tracks, n_labels), n_tracks > 0"
+        )
     _refuse_nan(scores)
     if not np.isin(targets, (0, 1)).all():
         row = int(np.argmin(np.isin(targets, (0, 1)).all(axis=1)))

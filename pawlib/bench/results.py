@@ -108,6 +108,20 @@ def row(
     return made
 
 
+def with_intervals(numbers, intervals):
+    """Scores and their intervals as a row keeps them: {"roc_auc": 0.7, "roc_auc_interval": [0.66, 0.74], ...}.
+
+    Parameters
+    ----------
+    numbers : dict {name: number}
+        From `metrics.tagging` or one group of `metrics.by_group`; what is no number (lists, per tag) is left out.
+    intervals : dict {metric: {"low", "high", ...}}
+        From `stats.tagging_intervals`, or of a single `stats.bootstrap` per metric; {} where there is none.
+    """
+    plain = {name: value for name, value in numbers.items() if value is None or isinstance(value, (int, float))}
+    return plain | {f"{metric}_interval": [one["low"], one["high"]] for metric, one in intervals.items()}
+
+
 def write(row, folder=None):
     """Write a row atomically as `folder`/row.json; without a folder into runs()/<id>. Returns the path.
 
@@ -186,7 +200,9 @@ def publish(ids):
             raise FileNotFoundError(f"no run under {paths.runs()} has a row with id {name!r}: has it finished?")
         target = paths.results() / f"{name}.json"
         if target.exists() and files.read_json(target) != mine[name]:
-            raise ValueError(f"{target} holds another row, and published rows are never replaced: give the new row a tag")
+            raise ValueError(
+                f"{target} holds another row, and published rows are never replaced: give the new row a tag"
+            )
         copies.append((mine[name], target))
     for made, target in copies:
         if made["commit"].endswith("+dirty") or made["commit"] == "unknown":
@@ -258,7 +274,9 @@ class Table:
     def text(self):
         """The table in aligned plain text."""
         widths = [max(map(_width, cells)) for cells in zip(self.columns, *self.lines, strict=True)]
-        shown = ["  ".join(_pad(cell, w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in self._all()]
+        shown = [
+            "  ".join(_pad(cell, w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in self._all()
+        ]
         rule = "  ".join("-" * w for w in widths)
         return "\n".join([self.title, shown[0], rule, *shown[1:], *self.notes])
 
@@ -523,13 +541,17 @@ def _validate(one, called):
         raise ValueError(f"{called} has id {one['id']!r}, which is no file name")
     for key in ("seed", "n_tracks"):
         if isinstance(one[key], bool) or not isinstance(one[key], int) or one[key] < (key == "n_tracks"):
-            raise ValueError(f"{called} has {key} {one[key]!r}, expected a whole number{' above 0' * (key == 'n_tracks')}")
+            raise ValueError(
+                f"{called} has {key} {one[key]!r}, expected a whole number{' above 0' * (key == 'n_tracks')}"
+            )
     if not isinstance(one["metrics"], dict) or not one["metrics"]:
         raise ValueError(f"{called} has no metrics: what did the run find?")
     _validate_metrics(one["metrics"], called)
     for key in ("groups", "per_tag"):
         if not isinstance(one[key], dict):
-            raise ValueError(f"{called} has {key} {one[key]!r}, expected a dict by {'group' if key == 'groups' else 'tag'}")
+            raise ValueError(
+                f"{called} has {key} {one[key]!r}, expected a dict by {'group' if key == 'groups' else 'tag'}"
+            )
         for name, numbers in one[key].items():
             _validate_metrics(numbers, f"{called}, {key} {name!r}")
     _validate_json(one, called)
@@ -547,7 +569,9 @@ def _validate_metrics(numbers, called):
             if number is None:
                 continue
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-                raise ValueError(f"{called} has {metric} {number!r}, expected a finite number: use float() on array scalars")
+                raise ValueError(
+                    f"{called} has {metric} {number!r}, expected a finite number: use float() on array scalars"
+                )
             if metric.removesuffix("_interval") in FRACTIONS and not 0 <= number <= 1:
                 raise ValueError(f"{called} has {metric} {number!r}, expected a fraction in [0, 1]: is it in percent?")
 

@@ -97,6 +97,57 @@ def paired_bootstrap(metric, scores_a, scores_b, targets, units=None, n_boot=100
     }
 
 
+def tagging_intervals(scores, targets, labels, groups=None, against=None, units=None, n_boot=1000, seed=0, level=0.95):
+    """Both tagging scores of all tags and of each tag group with their intervals, in one pass over the resamples.
+
+    The numbers are those of `bootstrap`, or of `paired_bootstrap` where a second system is given, for the columns of
+    each group; the resamples are the same for all groups.
+
+    Parameters
+    ----------
+    scores, targets : array-like [shape=(n_tracks, n_labels)]
+    labels : sequence of str
+        Names of the columns.
+    groups : dict {group: sequence of labels}, optional
+    against : array-like [shape=(n_tracks, n_labels)], optional
+        Scores of a second system: the intervals are then of the difference, this one minus that one.
+    units, n_boot, seed, level
+        As in `bootstrap`.
+
+    Returns
+    -------
+    dict {"all" or group: {"roc_auc" or "pr_auc": {"estimate", "low", "high"}}}
+        A group without any label that can be scored is left out.
+
+    Raises
+    ------
+    ValueError
+        As `bootstrap`; and if a group names an unknown label or is called "all".
+
+    Told in: notebooks/30_linear_probe_mtat.ipynb
+    """
+    systems = [_checked("roc_auc", one, targets) for one in ([scores] if against is None else [scores, against])]
+    columns = _columns(labels, groups or {}, len(systems[0][0][0]))
+    counts = _counts(units, len(targets), n_boot, seed)
+    weights = np.concatenate([np.ones((1, len(counts[0])), dtype=counts.dtype), counts])  # the first: all tracks once
+    ranked = 0
+    for sign, (one, truth) in zip((1, -1), systems, strict=False):
+        ranked += sign * np.array([_rank_scores(one[:, k], truth[:, k], weights) for k in range(one.shape[1])])
+    found = {}  # ranked: (n_labels, 2, 1 + n_boot)
+    for group, chosen in columns.items():
+        macro = {metric: _macro(ranked[chosen, k]) for k, metric in enumerate(("roc_auc", "pr_auc"))}
+        if np.isnan(macro["roc_auc"][0]):
+            continue
+        found[group] = {
+            metric: {
+                "estimate": float(drawn[0]),
+                **dict(zip(("low", "high"), _interval(drawn[1:], level), strict=True)),
+            }
+            for metric, drawn in macro.items()
+        }
+    return found
+
+
 def hierarchical_bootstrap(metric, scores_a, targets, scores_b=None, units=None, n_boot=1000, seed=0, level=0.95):
     """Interval of a mean over seeds, or of the difference of two such means: seeds are drawn, and works are drawn.
 
@@ -219,13 +270,28 @@ def _checked(metric, scores, targets):
         raise ValueError(f"metric={metric!r} is unknown, expected one of {METRICS} or a function")
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if len(scores) != len(targets):
-        raise ValueError(f"{len(scores)} scored tracks for {len(targets)} targets: were all systems scored on the same tracks?")
+        raise ValueError(
+            f"{len(scores)} scored tracks for {len(targets)} targets: were all systems scored on the same tracks?"
+        )
     if metric in ("roc_auc", "pr_auc") and (scores.ndim != 2 or scores.shape != targets.shape):
         raise ValueError(f"scores {scores.shape} and targets {targets.shape} must both be (n_tracks, n_labels)")
     if np.isnan(scores).any():
         row = int(np.isnan(scores).reshape(len(scores), -1).any(axis=1).argmax())
         raise ValueError(f"scores of row {row} hold NaN")
     return scores, targets
+
+
+def _columns(labels, groups, n_labels):
+    """Which columns each group holds; "all" holds every one."""
+    labels = list(labels)
+    unknown = {group: [label for label in chosen if label not in labels] for group, chosen in groups.items()}
+    unknown = {group: names for group, names in unknown.items() if names}
+    if len(labels) != n_labels or unknown or "all" in groups:
+        raise ValueError(
+            f"{len(labels)} labels for {n_labels} columns, groups with unknown labels: {unknown or 'none'}: "
+            "are groups and labels of one dataset (and no group called 'all')?"
+        )
+    return {"all": list(range(n_labels)), **{group: [labels.index(one) for one in groups[group]] for group in groups}}
 
 
 def _counts(units, n_tracks, n_boot, seed):
@@ -249,10 +315,14 @@ def _resampled(metric, scores, targets, weights):
     if metric == "accuracy":
         right = (scores.argmax(axis=1) if scores.ndim == 2 else scores) == targets
         return weights @ right / weights.sum(axis=1)
-    per_label = [_rank_scores(scores[:, k], targets[:, k], weights)[metric == "pr_auc"] for k in range(scores.shape[1])]
-    per_label = np.stack(per_label, axis=1)  # (n_boot, n_labels)
+    ranked = [_rank_scores(scores[:, k], targets[:, k], weights)[metric == "pr_auc"] for k in range(scores.shape[1])]
+    return _macro(np.stack(ranked))
+
+
+def _macro(per_label):
+    """Mean over the labels that are defined in a resample: (n_labels, n_boot) -> (n_boot,), NaN where none is."""
     defined = np.isfinite(per_label)
-    return np.where(defined, per_label, 0).sum(axis=1) / np.where(defined.any(axis=1), defined.sum(axis=1), np.nan)
+    return np.where(defined, per_label, 0).sum(axis=0) / np.where(defined.any(axis=0), defined.sum(axis=0), np.nan)
 
 
 def _once(metric, scores, targets):
@@ -268,15 +338,17 @@ def _rank_scores(score, truth, weights):
     """
     order = np.argsort(-score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))  # first track of each tie
-    positive = np.add.reduceat(np.ascontiguousarray(weights[:, order]) * truth[order], starts, axis=1, dtype=np.float64)
-    everyone = np.add.reduceat(weights[:, order], starts, axis=1, dtype=np.float64)
-    above = np.cumsum(positive, axis=1)
-    n_positive, n_negative = above[:, -1], everyone.sum(axis=1) - above[:, -1]
+    counts = np.ascontiguousarray(weights.T, dtype=np.float64)[order]  # (n_tracks, n_boot), resamples side by side
+    positive, everyone = counts * truth[order, None], counts
+    if len(starts) < len(order):
+        positive, everyone = (np.add.reduceat(one, starts, axis=0) for one in (positive, everyone))
+    above, heard = np.cumsum(positive, axis=0), np.cumsum(everyone, axis=0)
+    n_positive, n_negative = above[-1], heard[-1] - above[-1]
     with np.errstate(invalid="ignore", divide="ignore"):
         better = above - positive / 2  # positives above, and half of those in the same tie
-        roc_auc = (better * (everyone - positive)).sum(axis=1) / (n_positive * n_negative)
-        precision = above / np.cumsum(everyone, axis=1)
-        pr_auc = np.where(positive > 0, positive * precision, 0).sum(axis=1) / n_positive
+        roc_auc = np.einsum("tb,tb->b", better, everyone - positive) / (n_positive * n_negative)
+        precision = above / np.maximum(heard, 1)  # before the first drawn track both are 0
+        pr_auc = np.einsum("tb,tb->b", positive, precision) / n_positive
     undefined = (n_positive == 0) | (n_negative == 0)
     roc_auc[undefined], pr_auc[undefined] = np.nan, np.nan
     return roc_auc, pr_auc

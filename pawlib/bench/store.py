@@ -525,7 +525,8 @@ def to_int16(wave):
     scale = 1 / 32768
     if wave.size and (wave.max() > 32767 / 32768 or wave.min() < -1.0):
         scale = float(np.abs(wave).max()) / 32767
-    return np.rint(wave / np.float32(scale)).clip(-32768, 32767).astype("<i2"), scale
+    steps = wave / np.float32(scale)
+    return np.rint(steps, out=steps).clip(-32768, 32767, out=steps).astype("<i2"), scale
 
 
 def _sha256(path):

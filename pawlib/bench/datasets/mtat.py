@@ -238,13 +238,12 @@ def _annotations(path):
         raise ValueError(f"{path}: column {repeated[0]!r} comes twice, expected each tag once")
     ids, paths, cells = [], [], []
     for row in rows:
-        bits = "".join(row[1:-1])
-        if len(bits) != len(columns) or bits.strip("01"):
+        if not {"0", "1"}.issuperset(row[1:-1]):
             odd = next(i for i, cell in enumerate(row[1:-1]) if cell not in ("0", "1"))
             raise ValueError(f"{path}, clip {row[0]}: tag {columns[odd]!r} is {row[1 + odd]!r}, expected 0 or 1")
         ids.append(row[0])
         paths.append(_safe_path(path, row[0], row[-1]))
-        cells.append(bits)
+        cells.append("".join(row[1:-1]))
     repeated = [clip_id for clip_id, n in Counter(ids).items() if n > 1]
     if repeated:
         raise ValueError(f"{path}: clip {repeated[0]} comes twice ({len(repeated)} clips do): are two files joined?")

@@ -71,7 +71,7 @@ def arrange(notes, recipe):
     lines, length_q = excerpt(lines, recipe, rng)
     timed = timing(lines, length_q, recipe)
     parts = {event["tag"]: event for event in recipe["events"] if event["group"] == "part"}
-    played = perform(timed, recipe, parts) + additions(timed, recipe, parts)
+    played = perform(timed, recipe, parts) + additions(timed, recipe, parts, length_q / DURATION_S)
     return played, level(recipe, parts)
 
 
@@ -163,6 +163,8 @@ def perform(timed, recipe, parts):
             pitch = int(np.clip(pitch + _shift(start_s, recipe), 24, 108))
             program = _program(start_s, recipe)
             velocity = VELOCITY["melody" if voice == 0 else "other"]
+            if voice > 0 and "solo" in parts and start_s < parts["solo"]["start_s"]:
+                end_s = min(end_s, parts["solo"]["start_s"])
             if voice == 0 and _in(parts, "pizzicato", start_s):
                 program = PIZZICATO
             if _in(parts, "tremolo", start_s):
@@ -176,12 +178,14 @@ def perform(timed, recipe, parts):
     return played
 
 
-def additions(timed, recipe, parts):
-    """The part events that add notes: drums, choir pad, pedal note."""
+def additions(timed, recipe, parts, beat_hz):
+    """The part events that add notes: drums (on beats of `beat_hz`, halved until slow enough), choir pad, pedal note."""
     played = []
     tonic = recipe["tonic"] if recipe["tonic"] is not None else int(timed[-1][0, 2]) % 12
     if "drums" in parts:
-        beat_s = 1.0 / recipe["beat_hz"]
+        while beat_hz > 2.5:
+            beat_hz /= 2
+        beat_s = 1.0 / beat_hz
         begin_s, end_s = parts["drums"]["start_s"], parts["drums"]["end_s"]
         for k, at_s in enumerate(np.arange(begin_s, end_s - 0.1, beat_s / 2)):
             drum = HAT if k % 2 else (KICK if k % 4 == 0 else SNARE)

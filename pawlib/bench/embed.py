@@ -1,0 +1,166 @@
+"""Every track of a store through a frozen encoder, once: clip features for the probes.
+
+    features = embed.splits(model, corpus, levels="shortest")       # {"train": ClipFeatures, "valid": ..., "test": ...}
+
+Which clips (reading R11). A track is cut into clips of a level's length, side by side; where they do not fill it, one
+more clip ends with the track, so that no tail is dropped and, but for tracks shorter than a clip, nothing is repeated.
+    "shortest"   the clips of the last level: 11 of 2.8 s in 29.124 s (the paper's protocol, as PEMR and CLMR have it)
+    "top"        the wholes: 2 of 22.4 s
+    "concat"     one row per track: the mean of each level's clips, side by side
+
+Told in: notebooks/30_linear_probe_mtat.ipynb
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+
+import numpy as np
+import safetensors.torch
+import torch
+import torchaudio
+
+from pawlib import paths
+from pawlib.bench import datasets, engine
+from pawlib.bench.files import atomic
+from pawlib.bench.progress import progress
+from pawlib.bench.protocols import ClipFeatures, pool_tracks
+
+LEVELS = ("shortest", "top", "concat")
+BATCH_CLIPS = 64
+
+
+def splits(model, corpus, levels="shortest", cache=True):
+    """Clip features of the three splits of a corpus.
+
+    Parameters
+    ----------
+    model : MusicPAW, or any module with sample_rate, n_whole, n_levels, n_parts and embed_clips(clips, level)
+    corpus : corpora.Corpus
+    levels : "shortest" | "top" | "concat"
+    cache : bool
+        Keep the features beside the store, under the fingerprint of weights, settings and tracks, and take them from
+        there next time: ten probes of a checkpoint cost one pass.
+
+    Returns
+    -------
+    dict {"train" | "valid" | "test": protocols.ClipFeatures}
+
+    Raises
+    ------
+    ValueError
+        For an unknown `levels`.
+    """
+    if levels not in LEVELS:
+        raise ValueError(f"levels={levels!r} is unknown, expected one of {LEVELS} (reading R11)")
+    parts = {part: getattr(corpus.splits, part) for part in ("train", "valid", "test")}
+    chosen = {"shortest": [model.n_levels - 1], "top": [0], "concat": list(range(model.n_levels))}[levels]
+    per_level = {
+        part: [_features(model, corpus, tracks, level, f"{part} level {level}", cache) for level in chosen]
+        for part, tracks in parts.items()
+    }
+    return {part: _joined(features, parts[part], levels) for part, features in per_level.items()}
+
+
+def statistics(function, corpus):
+    """Features that need no encoder, one row per track: `function(wave, sample_rate)`, e.g. of bench.baselines.
+
+    Returns
+    -------
+    dict {"train" | "valid" | "test": protocols.ClipFeatures}
+    """
+    made = {}
+    for part in ("train", "valid", "test"):
+        tracks = getattr(corpus.splits, part)
+        rows = [
+            function(corpus.store.read(t.id), corpus.store.sample_rate(t.id))
+            for t in progress(tracks, what=f"{function.__name__}, {part}", unit="tracks")
+        ]
+        x = torch.from_numpy(np.stack(rows).astype(np.float32))
+        made[part] = _as_clips(x, torch.arange(len(tracks)), tracks)
+    return made
+
+
+def clips_of(wave, n_clip):
+    """Clips of `n_clip` samples that cover a track: side by side, and a last one that ends with it.
+
+    Parameters
+    ----------
+    wave : Tensor [shape=(n_samples,)]
+    n_clip : int [samples]
+
+    Returns
+    -------
+    Tensor [shape=(ceil(n_samples / n_clip), n_clip)]
+        A track shorter than one clip is repeated to fill it.
+    """
+    n_samples = wave.shape[-1]
+    if n_samples < n_clip:
+        return wave.repeat(math.ceil(n_clip / n_samples))[:n_clip].unsqueeze(0)
+    clips = wave.unfold(0, n_clip, n_clip)
+    if n_samples % n_clip:
+        clips = torch.cat([clips, wave[-n_clip:].unsqueeze(0)])
+    return clips
+
+
+def _features(model, corpus, tracks, level, what, cache):
+    """(x, track_index) of one level, from the cache or by a pass over the tracks."""
+    path = paths.store(corpus.name) / "features" / f"{_fingerprint(model, tracks, level)}.safetensors"
+    if cache and path.is_file():
+        kept = safetensors.torch.load_file(path)
+        return kept["x"], kept["track_index"]
+    x, track_index = _pass(model, corpus.store, tracks, level, what)
+    if cache:
+        with atomic(path) as part:
+            safetensors.torch.save_file({"x": x, "track_index": track_index}, part)
+    return x, track_index
+
+
+def _pass(model, store, tracks, level, what):
+    n_clip = model.n_whole // model.n_parts**level
+    waiting, rows, index = [], [], []
+    model.eval()
+    with torch.inference_mode(), computing_fast(model):
+        for i, track in enumerate(progress(tracks, what=f"embedding, {what}", unit="tracks")):
+            wave = torch.from_numpy(store.read(track.id))
+            native = store.sample_rate(track.id)
+            if native != model.sample_rate:
+                wave = torchaudio.functional.resample(wave, native, model.sample_rate)
+            clips = clips_of(wave, n_clip)
+            waiting.append(clips)
+            index.append(torch.full((len(clips),), i))
+            if sum(map(len, waiting)) >= BATCH_CLIPS:
+                rows.append(model.embed_clips(torch.cat(waiting), level))
+                waiting = []
+        if waiting:
+            rows.append(model.embed_clips(torch.cat(waiting), level))
+    return torch.cat(rows).float().cpu(), torch.cat(index)
+
+
+@contextlib.contextmanager
+def computing_fast(model):
+    """The memory order and, where the device has it, the bf16 products that make a frozen encoder fast."""
+    model.to(memory_format=torch.channels_last)
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=engine.has_bf16(device)):
+        yield
+
+
+def _joined(features, tracks, levels):
+    if levels != "concat":
+        return _as_clips(*features[0], tracks)
+    pooled = [pool_tracks(x, index, len(tracks)) for x, index in features]
+    return _as_clips(torch.cat(pooled, dim=1), torch.arange(len(tracks)), tracks)
+
+
+def _as_clips(x, track_index, tracks):
+    return ClipFeatures(x, track_index, torch.from_numpy(datasets.targets(tracks)), tuple(t.id for t in tracks))
+
+
+def _fingerprint(model, tracks, level):
+    digest = hashlib.sha256(json.dumps([model.settings, level, [t.id for t in tracks]], default=str).encode())
+    for name, value in sorted(model.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()[:32]

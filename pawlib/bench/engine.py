@@ -1,0 +1,535 @@
+"""The pretraining loop: songs in, one checkpoint out, on Lightning Fabric; it can be stopped anywhere and run again.
+
+What it asks of a model (MusicPAW and every other pretraining system have it)
+    model.sample_rate, model.n_whole                  rate and length of the crops it wants
+    model.views(wave, keys) -> tuple of tensors       batched, without gradient: (B, n_whole) and one key per song
+    model(*views) -> representations                  any nest of tensors with the songs first
+    model.objective(*representations) -> loss (B,), logs dict of floats
+    model.save(path, card)                            the common checkpoint format
+
+Randomness. The order of songs comes from (seed, epoch), a song's crop and augmentation from (seed, epoch, song), dropout
+from (seed, epoch, step): so a run that is stopped and resumed ends in the same bits as one that was not, whatever the
+number of prefetching threads.
+
+Files in the run's folder
+    checkpoint.safetensors, .json   the result and its card; there only when the run is finished
+    history.json                    one entry per finished epoch
+    last.safetensors                where to go on after a stop; removed at the end. No pickle anywhere
+
+Told in: notebooks/10_pretrain_music_paw.ipynb
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import queue
+import resource
+import shutil
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import lightning_fabric
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torchaudio
+
+from pawlib import augment, paths
+from pawlib.bench import results
+from pawlib.bench.files import atomic, read_json, write_json
+from pawlib.model import load_weights
+
+SCALES = {
+    # what a run of each scale means; the paper's settings are Sec. 4.1's
+    "toy": {"n_songs": 8, "n_epochs": 2, "batch_size": 4, "compile": False},
+    "small": {"n_songs": 400, "n_epochs": 4, "batch_size": 16, "compile": "auto"},
+    "paper": {"n_songs": None, "n_epochs": 300, "batch_size": 48, "compile": "auto"},
+}
+LEARNING_RATE = 3e-4
+WEIGHT_DECAY = 1e-6
+SWAMPED_SHARE, SWAMPED_LOSS = 0.95, 0.05
+
+
+def pretrain(
+    model,
+    store,
+    ids,
+    out,
+    *,
+    n_epochs,
+    batch_size,
+    seed=0,
+    learning_rate=LEARNING_RATE,
+    weight_decay=WEIGHT_DECAY,
+    precision="auto",
+    compile="auto",
+    n_devices=1,
+    freeze_batch_norm=False,
+    save_every_s=120.0,
+    card=None,
+    stop_after_steps=None,
+    report=print,
+):
+    """Pretrain a model on songs of a store, or go on where an earlier call was stopped.
+
+    Parameters
+    ----------
+    model : Module
+        With the interface of the module's map.
+    store : bench.store.Store
+    ids : sequence of str
+        Songs to learn from.
+    out : path-like
+        The run's folder.
+    n_epochs, batch_size : int
+        The batch is the global one: with several devices each takes an equal share, negatives are gathered.
+    seed : int
+        Of order, crops, augmentation and dropout. The model was initialised by the caller.
+    learning_rate, weight_decay : float
+        Of Adam.
+    precision : "auto" | "32-true" | "bf16-mixed" | "64-true"
+        "auto": bf16 where the device computes with it.
+    compile : "auto" | bool
+        torch.compile of the encoder; "auto" where a compiler is at hand.
+    n_devices : int
+        Several are started by torchrun or a cluster job; a notebook has one.
+    freeze_batch_norm : bool
+        Batch norm keeps its running statistics: for tests that compare numbers of devices.
+    save_every_s : float [s]
+        How often last.safetensors is written within an epoch; it is always written after one.
+    card : dict, optional
+        What else the checkpoint's card should say.
+    stop_after_steps : int, optional
+        Stop (resumable) after so many steps of this call: for tests.
+    report : callable
+        Gets one line per epoch.
+
+    Returns
+    -------
+    list of dict
+        The history: per epoch loss, the model's own logs, songs per second, share of the time spent waiting for data.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer songs than a batch holds, or the folder holds another run's files.
+    FloatingPointError
+        If the loss is not finite: it names step and songs; the last good state is kept.
+
+    Told in: notebooks/10_pretrain_music_paw.ipynb
+    """
+    out, ids = Path(out), list(ids)
+    if len(ids) < batch_size:
+        raise ValueError(f"{len(ids)} songs do not fill one batch of {batch_size}: take a smaller batch or more songs")
+    if batch_size % n_devices:
+        raise ValueError(f"a batch of {batch_size} does not divide among {n_devices} devices")
+    identity = {
+        "settings": getattr(model, "settings", {}),
+        "songs": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
+        "n_songs": len(ids),
+        "n_epochs": n_epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+    }
+    with _only_one_run(out):
+        finished = _finished(out, identity)
+        if finished is not None:
+            return finished
+        fabric = _fabric(model, precision, n_devices)
+        run = _Run(fabric, model, out, identity, learning_rate, weight_decay, freeze_batch_norm, _wants(compile))
+        run.resume()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                complete = run.train(store, ids, n_epochs, batch_size, seed, save_every_s, stop_after_steps, report)
+        except KeyboardInterrupt:
+            run.save_last()
+            report(f"stopped in epoch {run.epoch + 1}; run the same again to go on from step {run.step}")
+            raise
+        if complete:
+            run.finish(card or {})
+        return run.history
+
+
+def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, out=None, report=print, **changes):
+    """Build a model from its seed and pretrain it on the training songs of a corpus, as much as a scale asks for.
+
+    At toy and small scale every seed learns from the same songs, the first of a fixed shuffle.
+
+    Parameters
+    ----------
+    build : callable () -> model
+        Called with the global generator seeded; the generator is as before afterwards.
+    corpus : corpora.Corpus
+    system, encoder : str
+        Slugs, for the run's id and card.
+    scale : "toy" | "small" | "paper"
+    seed : int
+    out : path-like, optional
+        The run's folder; by default runs()/<corpus>.<scale>.<system>.<encoder>.pretrain.seed<seed>.
+    **changes
+        Of the scale's n_songs, n_epochs, batch_size, compile, or of `pretrain`'s other arguments.
+
+    Returns
+    -------
+    model, history, folder
+        The model with its trained weights, also where an earlier call had finished the run.
+
+    Raises
+    ------
+    ValueError
+        For an unknown scale, or as `pretrain`.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale={scale!r} is unknown, expected one of {', '.join(SCALES)}")
+    recipe = {**SCALES[scale], **changes}
+    n_songs = recipe.pop("n_songs")
+    ids = [track.id for track in corpus.splits.train]
+    if n_songs is not None:
+        chosen = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))[:n_songs].tolist()
+        ids = [ids[i] for i in sorted(chosen)]
+    recipe["batch_size"] = min(recipe["batch_size"], len(ids))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(augment.sample_key(seed, 0))
+        model = build()
+    folder = Path(out) if out else paths.runs() / results.make_id(system, encoder, corpus.name, "pretrain", scale, seed)
+    card = {
+        "system": system,
+        "encoder": encoder,
+        "data": {"corpus": corpus.name, "split": corpus.splits.split, "n_songs": len(ids)},
+        "scale": scale,
+        "seed": seed,
+        "commit": results.commit(),
+        "versions": results.versions(),
+    }
+    history = pretrain(model, corpus.store, ids, folder, seed=seed, card=card, report=report, **recipe)
+    load_weights(model, folder / "checkpoint.safetensors")
+    return model, history, folder
+
+
+class _Run:
+    """One training run: model and optimiser on their devices, where it stands, and what is kept on disk."""
+
+    def __init__(self, fabric, model, out, identity, learning_rate, weight_decay, freeze_batch_norm, compiled):
+        self.fabric, self.out, self.identity = fabric, out, identity
+        self.bare = model
+        self.freeze_batch_norm = freeze_batch_norm
+        self._to_training()
+        if fabric.world_size > 1:
+            for module in model.modules():
+                if hasattr(module, "synchronise"):
+                    module.synchronise = True
+        model.to(memory_format=torch.channels_last)
+        if compiled:
+            model.encoder.compile()
+        fused = fabric.device.type == "cuda"
+        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=fused)
+        self.model, self.optimizer = fabric.setup(model, optimizer, move_to_device=True)
+        self.model.mark_forward_method("objective")
+        self.compiled = compiled
+        self.epoch, self.step, self.history, self.sums = 0, 0, [], {}
+
+    def train(self, store, ids, n_epochs, batch_size, seed, save_every_s, stop_after_steps, report):
+        """Run to the end (True) or to the asked stop (False)."""
+        n_steps = len(ids) // batch_size
+        saved = time.monotonic()
+        here = 0
+        while self.epoch < n_epochs:
+            batches = _batches(self.bare, store, ids, batch_size, seed, self.epoch, self.step, self.fabric)
+            for songs, wave, keys, waited in batches:
+                began = time.perf_counter()
+                logs = self._one_step(wave, keys, songs, seed)
+                logs |= {"waiting_s": waited, "working_s": time.perf_counter() - began}
+                for name, value in logs.items():
+                    self.sums[name] = self.sums.get(name, 0.0) + value
+                self.step += 1
+                here += 1
+                if self.step < n_steps and time.monotonic() - saved > save_every_s:
+                    self.save_last()
+                    saved = time.monotonic()
+                if stop_after_steps is not None and here >= stop_after_steps:
+                    batches.close()
+                    if self.step == n_steps:
+                        self._end_epoch(n_steps, batch_size, n_epochs, report)
+                    self.save_last()
+                    return self.epoch == n_epochs
+            self._end_epoch(n_steps, batch_size, n_epochs, report)
+            self.save_last()
+            saved = time.monotonic()
+        return True
+
+    def _one_step(self, wave, keys, songs, seed):
+        torch.manual_seed(augment.sample_key(seed, self.epoch, self.step, self.fabric.global_rank))  # dropout
+        with torch.no_grad():
+            views = self.bare.views(wave.to(self.fabric.device, non_blocking=True), keys)
+        representations = self.model(*views)
+        representations = _gathered(self.fabric, representations)
+        losses, logs = self.bare.objective(*representations)
+        loss = losses.mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}, songs {', '.join(songs[:4])}...: "
+                f"is one of them damaged, or the learning rate too high? {self.out / 'last.safetensors'} keeps the last good state"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        return {"loss": loss.item(), **logs}
+
+    def _end_epoch(self, n_steps, batch_size, n_epochs, report):
+        means = {name: value / n_steps for name, value in self.sums.items()}
+        waiting, working = self.sums["waiting_s"], self.sums["working_s"]
+        del means["waiting_s"], means["working_s"]
+        entry = {"epoch": self.epoch + 1, **means}
+        entry["songs_per_s"] = n_steps * batch_size / (waiting + working)
+        entry["waiting_share"] = waiting / (waiting + working)
+        entry["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        self.history.append(entry)
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+        if self.fabric.is_global_zero:
+            write_json(self.out / "history.json", self.history)
+            report(_line(entry, n_epochs))
+        if entry.get("part_whole_share", 0.0) > SWAMPED_SHARE and entry["loss"] < SWAMPED_LOSS:
+            warnings.warn(
+                f"epoch {entry['epoch']}: the part-whole term makes up {entry['part_whole_share']:.1%} of Eq. 5's numerator and the "
+                f"loss is {entry['loss']:.4f}: hardly anything is learnt from negatives any more. Raise the temperature (reading "
+                'R8), or see the remedies of reading R16 and pw_exponent="printed" (R6)',
+                stacklevel=2,
+            )
+
+    def save_last(self):
+        """Write everything that a later call needs to go on, as safetensors, atomically."""
+        if not self.fabric.is_global_zero:
+            return
+        tensors = {f"model.{name}": value for name, value in _unshared(self.bare).items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        told = {"identity": self.identity, "epoch": self.epoch, "step": self.step, "history": self.history, "sums": self.sums}
+        with atomic(self.out / "last.safetensors") as part:
+            tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            safetensors.torch.save_file(tensors, part, metadata={"told": json.dumps(told)})
+
+    def resume(self):
+        """Go on from last.safetensors where there is one of this very run."""
+        path = self.out / "last.safetensors"
+        if not path.is_file():
+            return
+        try:
+            with safetensors.safe_open(path, framework="pt") as opened:
+                told = json.loads((opened.metadata() or {})["told"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (safetensors.SafetensorError, KeyError, OSError) as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it to begin this run anew") from error
+        _same_run(told["identity"], self.identity, path)
+        own = _unshared(self.bare)
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(tensors[f"model.{name}"])
+        state = self.optimizer.state_dict()
+        state["state"] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, i, leaf = name.split(".", 2)
+                state["state"].setdefault(int(i), {})[leaf] = value
+        self.optimizer.load_state_dict(state)
+        self.epoch, self.step = told["epoch"], told["step"]
+        self.history, self.sums = told["history"], told["sums"]
+
+    def finish(self, card):
+        """Write the checkpoint with its card, remove what was only for resuming."""
+        if not self.fabric.is_global_zero:
+            return
+        last = self.history[-1]
+        card = {**card, "training": self.identity, "metrics": last, "machine": machine(self.fabric.device), "compiled": self.compiled}
+        self.bare.save(self.out / "checkpoint.safetensors", card)
+        (self.out / "last.safetensors").unlink(missing_ok=True)
+
+    def _to_training(self):
+        self.bare.train()
+        if self.freeze_batch_norm:
+            for module in self.bare.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+
+def crop(store, track_id, sample_rate, n_samples, key):
+    """A random crop of a track at the wanted rate, chosen by `key` alone; a shorter track is repeated.
+
+    Parameters
+    ----------
+    store : bench.store.Store
+    track_id : str
+    sample_rate : int [Hz]
+    n_samples : int
+    key : int
+
+    Returns
+    -------
+    np.ndarray, float32 (n_samples,)
+    """
+    native, has = store.sample_rate(track_id), store.n_samples(track_id)
+    wants = math.ceil(n_samples * native / sample_rate)
+    start = key % (has - wants + 1) if has > wants else 0
+    wave = store.read(track_id, start, min(wants, has))
+    if native != sample_rate:
+        wave = torchaudio.functional.resample(torch.from_numpy(wave), native, sample_rate).numpy()
+    if len(wave) < n_samples:
+        wave = np.tile(wave, math.ceil(n_samples / len(wave)))
+    return wave[:n_samples]
+
+
+def machine(device=None):
+    """What a run was made on: a dict of words for rows and cards."""
+    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+
+
+def has_bf16(device_type="cpu"):
+    """Whether the device computes bf16 products itself, so that they are faster than float32."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _batches(model, store, ids, batch_size, seed, epoch, first_step, fabric):
+    """This device's part of every batch of an epoch, read one batch ahead in a thread: songs, wave, keys, seconds waited."""
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(augment.sample_key(seed, epoch))).tolist()
+    share = batch_size // fabric.world_size
+    ready, stop = queue.Queue(maxsize=2), threading.Event()
+
+    def fill():
+        try:
+            for step in range(first_step, len(ids) // batch_size):
+                begin = step * batch_size + fabric.global_rank * share
+                indices = order[begin : begin + share]
+                keys = [augment.sample_key(seed, epoch, index) for index in indices]
+                waves = [crop(store, ids[i], model.sample_rate, model.n_whole, k) for i, k in zip(indices, keys, strict=True)]
+                _put(ready, ([ids[i] for i in indices], torch.from_numpy(np.stack(waves)), keys), stop)
+            _put(ready, None, stop)
+        except Exception as error:  # told in the thread that waits
+            _put(ready, error, stop)
+
+    threading.Thread(target=fill, daemon=True).start()
+    try:
+        while True:
+            began = time.perf_counter()
+            item = ready.get()
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield *item, time.perf_counter() - began
+    finally:
+        stop.set()
+
+
+def _put(ready, item, stop):
+    while not stop.is_set():
+        with contextlib.suppress(queue.Full):
+            ready.put(item, timeout=0.1)
+            return
+
+
+def _gathered(fabric, nest):
+    """The songs of all devices, with gradients that flow back to each; as it is on one device."""
+    if fabric.world_size == 1:
+        return nest
+    if isinstance(nest, torch.Tensor):
+        return fabric.all_gather(nest, sync_grads=True).flatten(0, 1)
+    return type(nest)(_gathered(fabric, part) for part in nest)
+
+
+def _fabric(model, precision, n_devices):
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bf16-mixed" if has_bf16(accelerator) else "32-true"
+    strategy = "auto"
+    if n_devices > 1:
+        strategy = lightning_fabric.strategies.DDPStrategy(find_unused_parameters=True)
+    with _quiet_fabric():
+        fabric = lightning_fabric.Fabric(accelerator=accelerator, devices=n_devices, precision=precision, strategy=strategy)
+        fabric.launch()
+    return fabric
+
+
+@contextlib.contextmanager
+def _quiet_fabric():
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*srun.*")
+        warnings.filterwarnings("ignore", message=".*can't initialize NVML.*")
+        yield
+
+
+def _wants(compile):
+    if compile != "auto":
+        return bool(compile)
+    return torch.cuda.is_available() or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def _unshared(model):
+    """Parameters and buffers of a model, each once however many names it has."""
+    own = dict(model.named_parameters())
+    persistent = set(model.state_dict())
+    return own | {name: value for name, value in model.named_buffers() if name in persistent}
+
+
+@contextlib.contextmanager
+def _only_one_run(out):
+    """Hold the run's folder: a second call on it waits until the first has ended."""
+    out.mkdir(parents=True, exist_ok=True)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # the processes of one run share the folder
+        yield
+        return
+    with open(out / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{out} is being trained by another process: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _finished(out, identity):
+    """History of a run that is complete, or None; a complete one of other settings is an error."""
+    if not (out / "checkpoint.safetensors").is_file() or not (out / "checkpoint.json").is_file():
+        return None
+    _same_run(read_json(out / "checkpoint.json")["training"], identity, out / "checkpoint.safetensors")
+    return read_json(out / "history.json")
+
+
+def _same_run(there, wanted, path):
+    there, wanted = json.loads(json.dumps(there)), json.loads(json.dumps(wanted))
+    for name in wanted:
+        if there.get(name) != wanted[name]:
+            raise ValueError(
+                f"{path} was made with {name}={there.get(name)}, this run wants {wanted[name]}: choose another folder, or delete "
+                "that one to begin anew"
+            )
+
+
+def _line(entry, n_epochs):
+    parts = [f"epoch {entry['epoch']}/{n_epochs}", f"loss {entry['loss']:.4f}"]
+    for name in ("alignment", "uniformity", "part_whole_share"):
+        if name in entry:
+            parts.append(f"{name.replace('_', ' ')} {entry[name]:.3f}")
+    return ", ".join([*parts, f"{entry['songs_per_s']:.2f} songs/s", f"waiting {entry['waiting_share']:.1%}"])
+
+
+def _processor():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,272 @@
+"""fetch, against a small server of our own that can break off, forget ranges, send something else, or be dead."""
+
+import hashlib
+import http.server
+import io
+import json
+import random
+import re
+import socket
+import threading
+import zipfile
+
+import pytest
+
+from pawlib.bench import fetch
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves server.files; `server.break_after[name]` is a list of byte counts after which answers break off."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        name = self.path.rsplit("/", 1)[-1]
+        asked = self.headers.get("Range")
+        self.server.asked.append((name, asked))
+        body = self.server.files.get(name)
+        if body is None:
+            self.send_error(404)
+            return
+        start = int(re.match(r"bytes=(\d+)-$", asked)[1]) if asked and self.server.ranges else 0
+        if start >= len(body) > 0:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(body)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        breaks = self.server.break_after.get(name)
+        if breaks:
+            self.wfile.write(body[start : start + breaks.pop(0)])
+            self.close_connection = True
+        else:
+            self.wfile.write(body[start:])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(fetch, "_CHUNK", 512)
+    monkeypatch.setattr(fetch, "_PAUSE_S", 0)
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.files, made.break_after, made.asked, made.ranges = {}, {}, [], True
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    made.base = f"http://127.0.0.1:{made.server_port}/data/"
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def zipped(members):
+    """A zip archive with incompressible members, as bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+MEMBERS = {f"{digit}/clip {digit}é.mp3": random.Random(digit).randbytes(1500) for digit in "0cf"}
+
+
+@pytest.fixture
+def dataset(server):
+    """A small dataset on the server: a csv and a zip archive in three parts."""
+    whole = zipped(MEMBERS)
+    cuts = [0, 1700, 3100, len(whole)]
+    parts = {f"mp3.zip.00{i + 1}": whole[cuts[i] : cuts[i + 1]] for i in range(3)}
+    server.files = {"annotations_final.csv": b"clip_id\tmp3_path\n" * 100} | parts
+    hashes = {name: hashlib.sha256(body).hexdigest() for name, body in server.files.items()}
+    return fetch.Remote(bases=(server.base,), files=hashes, archive=tuple(parts), n_bytes=10_000)
+
+
+def check(root):
+    for name, content in MEMBERS.items():
+        assert (root / name).read_bytes() == content
+    assert not list(root.rglob("*.part"))
+
+
+def test_everything_is_fetched_checked_and_unpacked(tmp_path, server, dataset):
+    assert fetch.fetch("small", tmp_path / "root", dataset) == tmp_path / "root"
+    check(tmp_path / "root")
+    assert (tmp_path / "root/annotations_final.csv").read_bytes() == server.files["annotations_final.csv"]
+    assert not (tmp_path / "root/mp3.zip").exists()  # the parts are read as one, not copied
+
+
+def test_a_second_fetch_asks_for_nothing_even_without_the_parts(tmp_path, server, dataset):
+    fetch.fetch("small", tmp_path, dataset)
+    for name in dataset.archive:
+        (tmp_path / name).unlink()
+    server.asked.clear()
+    fetch.fetch("small", tmp_path, dataset)
+    assert server.asked == []
+    (tmp_path / "c/clip cé.mp3").unlink()
+    fetch.fetch("small", tmp_path, dataset)
+    assert {name for name, _ in server.asked} == set(dataset.archive)
+    check(tmp_path)
+
+
+def test_an_answer_that_breaks_off_is_continued_where_it_stopped(tmp_path, server, dataset):
+    server.break_after = {"mp3.zip.001": [600, 700]}
+    fetch.fetch("small", tmp_path, dataset)
+    asked = [range_ for name, range_ in server.asked if name == "mp3.zip.001"]
+    assert asked == [None, "bytes=512-", "bytes=1024-"]  # whole pieces are kept
+    check(tmp_path)
+
+
+def test_a_part_file_of_an_earlier_run_is_continued(tmp_path, server, dataset):
+    (tmp_path / "mp3.zip.002.part").write_bytes(server.files["mp3.zip.002"][:1000])
+    fetch.fetch("small", tmp_path, dataset)
+    assert ("mp3.zip.002", "bytes=1000-") in server.asked and ("mp3.zip.002", None) not in server.asked
+    check(tmp_path)
+
+
+def test_a_part_file_that_is_whole_already_is_taken(tmp_path, server, dataset):
+    (tmp_path / "mp3.zip.002.part").write_bytes(server.files["mp3.zip.002"])
+    fetch.fetch("small", tmp_path, dataset)
+    check(tmp_path)
+
+
+def test_a_part_file_longer_than_the_file_is_begun_anew(tmp_path, server, dataset):
+    (tmp_path / "mp3.zip.002.part").write_bytes(b"x" * 99_999)
+    fetch.fetch("small", tmp_path, dataset)
+    check(tmp_path)
+
+
+def test_a_server_without_ranges_is_read_from_the_beginning(tmp_path, server, dataset):
+    server.ranges = False
+    server.break_after = {"mp3.zip.001": [600]}
+    fetch.fetch("small", tmp_path, dataset)
+    check(tmp_path)
+
+
+def test_the_second_address_continues_what_the_first_began(tmp_path, server, dataset, monkeypatch):
+    monkeypatch.setattr(fetch, "_TRIES", 1)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    remote = fetch.Remote((dead, server.base), dataset.files, dataset.archive)
+    (tmp_path / "mp3.zip.001.part").write_bytes(server.files["mp3.zip.001"][:700])
+    fetch.fetch("small", tmp_path, remote)
+    assert ("mp3.zip.001", "bytes=700-") in server.asked
+    check(tmp_path)
+
+
+def test_a_wrong_part_file_is_dropped_and_the_next_address_gives_the_whole(tmp_path, server, dataset):
+    (tmp_path / "mp3.zip.001.part").write_bytes(b"x" * 700)
+    remote = fetch.Remote((server.base, server.base + "again/"), dataset.files, dataset.archive)
+    fetch.fetch("small", tmp_path, remote)
+    check(tmp_path)
+
+
+def test_a_dead_host_says_what_to_place_where_by_hand(tmp_path, server, dataset, monkeypatch):
+    monkeypatch.setattr(fetch, "_TRIES", 2)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    remote = fetch.Remote((dead, server.base), {"gone.csv": "0" * 64}, page="http://example.org/page")
+    with pytest.raises(ConnectionError) as error:
+        fetch.fetch("small", tmp_path, remote)
+    said = str(error.value)
+    assert "gone.csv could not be fetched" in said and "404" in said and dead in said and server.base in said
+    assert f"into {tmp_path} by hand" in said and "SHA-256 " + "0" * 64 in said and "http://example.org/page" in said
+
+
+def test_files_placed_by_hand_are_checked_and_unpacked_without_the_host(tmp_path, server, dataset):
+    for name, body in server.files.items():
+        (tmp_path / name).write_bytes(body)
+    fetch.fetch("small", tmp_path, dataset)
+    assert server.asked == []
+    check(tmp_path)
+
+
+def test_something_else_under_the_name_is_refused_and_not_kept(tmp_path, server, dataset):
+    server.files["mp3.zip.002"] = b"<html>moved</html>"
+    with pytest.raises(ConnectionError, match="mp3.zip.002 .*another SHA-256"):
+        fetch.fetch("small", tmp_path, dataset)
+    assert not (tmp_path / "mp3.zip.002").exists() and not (tmp_path / "mp3.zip.002.part").exists()
+
+
+def test_unpacking_goes_on_where_it_stopped(tmp_path, server, dataset):
+    target = tmp_path / "0/clip 0é.mp3"
+    target.parent.mkdir()
+    target.write_bytes(MEMBERS["0/clip 0é.mp3"])
+    kept = target.stat().st_mtime_ns
+    half = tmp_path / "c/clip cé.mp3"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    fetch.fetch("small", tmp_path, dataset)
+    check(tmp_path)
+    assert target.stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "a\\..\\evil", "C:/evil"])
+def test_members_that_would_land_outside_are_refused_before_anything_is_written(tmp_path, name):
+    info = zipfile.ZipInfo("placeholder")
+    info.filename = name
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("0/good", b"good")
+        archive.writestr(info, b"evil")
+    with pytest.raises(ValueError, match="lies outside the folder"):
+        fetch.unpack([tmp_path / "bad.zip"], tmp_path / "root")
+    assert {path.name for path in tmp_path.rglob("*")} == {"bad.zip"}
+
+
+def test_links_in_an_archive_are_refused(tmp_path):
+    info = zipfile.ZipInfo("0/link")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr(info, "/etc")
+    with pytest.raises(ValueError, match="'0/link' is a link"):
+        fetch.unpack([tmp_path / "bad.zip"], tmp_path / "root")
+
+
+def test_a_missing_part_and_a_damaged_member_are_told(tmp_path):
+    whole = zipped(MEMBERS)
+    (tmp_path / "a.001").write_bytes(whole[:2000])
+    with pytest.raises(ValueError, match="a.001 .* are no whole zip archive"):
+        fetch.unpack([tmp_path / "a.001"], tmp_path / "root")
+    damaged = bytearray(whole)
+    at = whole.index(MEMBERS["c/clip cé.mp3"])
+    damaged[at + 700] ^= 1
+    (tmp_path / "a.002").write_bytes(damaged)
+    with pytest.raises(ValueError, match="are no whole zip archive .*CRC-32.*Delete the parts"):
+        fetch.unpack([tmp_path / "a.002"], tmp_path / "root")
+    assert not (tmp_path / "root/c/clip cé.mp3").exists()
+
+
+def test_too_little_space_and_unknown_datasets_are_refused(tmp_path, dataset):
+    huge = fetch.Remote(dataset.bases, dataset.files, n_bytes=10**18)
+    with pytest.raises(OSError, match=r"1,000,000,000,000,000,000 more bytes are needed") as error:
+        fetch.fetch("small", tmp_path, huge)
+    assert error.value.errno == fetch.errno.ENOSPC
+    with pytest.raises(ValueError, match=r"'gtzan' cannot be fetched, expected one of \('mtat',\)"):
+        fetch.fetch("gtzan", tmp_path)
+
+
+def test_the_real_datasets_are_described_in_full():
+    assert list(fetch.DATASETS) == ["mtat"]
+    for remote in fetch.DATASETS.values():
+        assert len(remote.bases) == 2 and all(base.endswith("/") for base in remote.bases)
+        assert set(remote.archive) <= set(remote.files) and remote.licence and remote.n_bytes > 5e9
+        assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in remote.files.values())
+
+
+def test_the_marker_is_plain_json_and_a_broken_one_only_means_checking_again(tmp_path, server, dataset):
+    fetch.fetch("small", tmp_path, dataset)
+    assert json.loads((tmp_path / "fetched.json").read_text())["members"] == {"0": 1, "c": 1, "f": 1}
+    (tmp_path / "fetched.json").write_text("{")
+    server.asked.clear()
+    fetch.fetch("small", tmp_path, dataset)
+    assert server.asked == []
+    check(tmp_path)

@@ -1,0 +1,283 @@
+"""Rows: made, written, read, published; and the table beside the paper."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from pawlib import paths
+from pawlib.bench import metrics, protocols, results, stats
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data folder of our own, with the paper's tables in it."""
+    real = paths.paper()
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    (tmp_path / "paper").mkdir()
+    for table in real.glob("*.csv"):
+        (tmp_path / "paper" / table.name).write_bytes(table.read_bytes())
+    return tmp_path
+
+
+def made(seed=0, roc_auc=0.7, **changes):
+    """A row of music_paw on the twin, changed as asked."""
+    fields = {
+        "system": "music_paw", "backbone": "fcn_4", "dataset": "mtat-twin", "split": "all", "protocol": "linear_probe",
+        "scale": "small", "seed": seed, "metrics": {"roc_auc": roc_auc, "pr_auc": 0.3}, "n_tracks": 350,
+    }  # fmt: skip
+    return results.row(**(fields | changes))
+
+
+def line(table, method, backbone):
+    """The record of one line."""
+    (found,) = [one for one in table.records if one["method"] == method and one["backbone"] == backbone]
+    return found
+
+
+def test_row_says_what_was_run_and_with_what():
+    row = made()
+    assert tuple(row) == results.FIELDS
+    assert row["id"] == "mtat-twin.small.music_paw.fcn_4.linear_probe.seed0"
+    assert set(row["versions"]) == {"python", "torch", "torchaudio", "pawlib", "numpy", "scikit-learn"}
+    assert "not installed" not in row["versions"].values()
+    assert row["date"].endswith("+00:00")
+
+
+def test_ids_tell_seeds_tags_and_missing_backbones_apart():
+    assert made(seed=3, tag="tau0_1")["id"] == "mtat-twin.small.music_paw.fcn_4.linear_probe.tau0_1.seed3"
+    assert made(system="log_mel_statistics", backbone=None)["id"] == (
+        "mtat-twin.small.log_mel_statistics.none.linear_probe.seed0"
+    )
+    with pytest.raises(ValueError, match="'Music PAW' cannot be part of a run id"):
+        made(system="Music PAW")
+
+
+def test_commit_is_the_checkouts_head():
+    root = paths.Path(paths.__file__).resolve().parents[1]
+    head = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], cwd=root, capture_output=True, text=True)
+    expected = head.stdout.strip() if head.returncode == 0 else "unknown"
+    assert results.commit().removesuffix("+dirty") == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": {"roc_auc": 89.4}}, "is it in percent"),
+        ({"metrics": {"roc_auc": float("nan")}}, "expected a finite number"),
+        ({"metrics": {}}, "no metrics"),
+        ({"metrics": {"roc_auc_interval": 0.3}}, r"expected \[low, high\]"),
+        ({"scale": "medium"}, "scale 'medium'"),
+        ({"n_tracks": 0}, "whole number above 0"),
+        ({"seed": "0"}, "seed '0'"),
+        ({"groups": {"order": {"roc_auc": 1.2}}}, "groups 'order' has roc_auc 1.2"),
+        ({"per_tag": {"harp": 0.5}}, "per_tag 'harp'"),
+        ({"settings": {"device": object()}}, "cannot be written as JSON"),
+        ({"id": "../escape"}, "no file name"),
+    ],
+)
+def test_what_cannot_be_a_row_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        made(**changes)
+
+
+def test_what_is_written_is_read_back(data):
+    row = made(
+        metrics={"roc_auc": 0.7, "roc_auc_interval": [0.6, 0.8], "pr_auc": None}, per_tag={"harp": {"roc_auc": 0.5}}
+    )
+    path = results.write(row)
+    assert path == data / "runs" / row["id"] / "row.json"
+    assert results.read("mine") == [row]
+    assert results.read("committed") == []
+
+
+def test_filters_take_a_value_or_several(data):
+    for seed in range(3):
+        results.write(made(seed=seed))
+    results.write(made(system="random"))
+    assert len(results.read("mine")) == 4
+    assert [row["seed"] for row in results.read("mine", system="music_paw", seed=(0, 2))] == [0, 2]
+    assert results.read("mine", dataset="mtat") == []
+    with pytest.raises(ValueError, match=r"no field \['sytem'\]"):
+        results.read("mine", sytem="music_paw")
+    with pytest.raises(ValueError, match="rows='published' is unknown"):
+        results.read("published")
+
+
+def test_broken_row_files_are_named_and_left_out(data):
+    good = made()
+    results.write(good)
+    for name, text in {"cut": '{"id": "cu', "old": '{"id": "old"}', "list": "[]"}.items():
+        (data / "runs" / name).mkdir()
+        (data / "runs" / name / "row.json").write_text(text)
+    with pytest.warns(UserWarning) as told:
+        assert results.read("mine") == [good]
+    messages = " ".join(str(warning.message) for warning in told)
+    assert len(told) == 3
+    assert all(f"{name}/row.json" in messages for name in ("cut", "old", "list"))
+
+
+def test_renamed_published_row_is_left_out(data):
+    (data / "results").mkdir()
+    (data / "results" / "best.json").write_text(json.dumps(made()))
+    with pytest.warns(UserWarning, match="was it renamed"):
+        assert results.read() == []
+
+
+@pytest.mark.filterwarnings("ignore:.*in no commit")
+def test_publishing_adds_and_never_replaces(data):
+    row = made()
+    results.write(row)
+    (path,) = results.publish([row["id"]])
+    assert path == data / "results" / f"{row['id']}.json"
+    assert results.read() == [row]
+    results.publish(row["id"])
+    results.write(made(roc_auc=0.71))
+    with pytest.raises(ValueError, match="published rows are never replaced"):
+        results.publish([row["id"]])
+    assert results.read() == [row]
+
+
+@pytest.mark.filterwarnings("ignore:.*in no commit")
+def test_publishing_is_all_or_nothing(data):
+    results.write(made())
+    with pytest.raises(FileNotFoundError, match="'nothing': has it finished"):
+        results.publish([made()["id"], "nothing"])
+    assert results.read() == []
+
+
+def test_publishing_uncommitted_code_warns(data, monkeypatch):
+    monkeypatch.setattr(results, "commit", lambda: "abc+dirty")
+    results.write(made())
+    with pytest.warns(UserWarning, match="in no commit"):
+        results.publish([made()["id"]])
+
+
+@pytest.mark.filterwarnings("ignore:.*in no commit")
+def test_my_row_replaces_the_published_one_when_both_are_read(data):
+    results.write(made())
+    results.publish([made()["id"]])
+    results.write(made(roc_auc=0.9))
+    assert [row["metrics"]["roc_auc"] for row in results.read("all")] == [0.9]
+
+
+def test_table_without_rows_is_the_papers_with_dashes():
+    table = results.table1([])
+    assert len(table.records) == 19
+    assert line(table, "Music-PAW", "FCN-7")["roc_auc"] == {
+        "paper": pytest.approx(0.895),
+        "ours": None,
+        "difference": None,
+    }
+    assert "89.5" in table.text()
+    assert {line[3] for line in table.lines if line[1]} == {"-"}
+
+
+def test_mean_deviation_and_difference_over_seeds():
+    rows = [made(seed, value, dataset="mtat", scale="paper") for seed, value in enumerate((0.88, 0.90, 0.92))]
+    cell = line(results.table1(rows), "Music-PAW", "FCN-4")["roc_auc"]
+    assert cell["ours"]["mean"] == pytest.approx(0.90)
+    assert cell["ours"]["sd"] == pytest.approx(0.02)
+    assert cell["ours"]["k"] == 3
+    assert cell["difference"] == pytest.approx(0.90 - 0.894)
+    text = results.table1(rows).text()
+    assert "90.0 ± 2.0 (3)" in text and "+0.6" in text
+    assert line(results.table1(rows), "Music-PAW", "FCN-7")["roc_auc"]["ours"] is None
+
+
+def test_a_twin_never_fills_the_column_of_the_real_dataset():
+    record = line(results.table1([made()]), "Music-PAW", "FCN-4")
+    assert record["roc_auc"]["ours"] is None and record["roc_auc"]["difference"] is None
+    assert record["roc_auc"]["mtat-twin at small"]["mean"] == 0.7
+    assert "mtat-twin at small" in results.table1([made()]).columns
+    assert "compare only within that column" in results.table1([made()]).text()
+
+
+def test_real_audio_at_a_smaller_scale_has_its_own_column():
+    record = line(results.table1([made(dataset="mtat")]), "Music-PAW", "FCN-4")
+    assert record["roc_auc"]["ours"] is None
+    assert record["roc_auc"]["mtat at small"]["mean"] == 0.7
+
+
+def test_rows_of_other_tests_do_not_enter_table_1():
+    others = [made(dataset="gtzan"), made(split="tagged"), made(protocol="fine_tune"), made(tag="tau0_1")]
+    assert results.table1(others).text() == results.table1([]).text()
+
+
+def test_systems_the_paper_lacks_stand_below():
+    rows = [made(system="random"), made(system="log_mel_statistics", backbone=None)]
+    table = results.table1(rows)
+    assert [one["slug"] for one in table.records[19:]] == ["random", "log_mel_statistics"]
+    assert table.records[-1]["roc_auc"]["paper"] is None
+
+
+def test_supervised_and_probed_fcn_4_are_different_lines():
+    rows = [made(system="fcn_4", backbone="fcn_4", protocol="supervised", dataset="mtat", scale="paper", roc_auc=0.8)]
+    table = results.table1(rows)
+    assert line(table, "FCN-4", "-")["roc_auc"]["ours"]["mean"] == 0.8
+    assert len(table.records) == 19
+
+
+def test_two_rows_of_one_seed_in_one_cell_are_an_error():
+    with pytest.raises(ValueError, match="same seed: .*linear_probe"):
+        results.table1([made(), made(id="another")])
+
+
+def test_groups_stand_apart_and_show_their_interval():
+    groups = {"timbre": {"roc_auc": 0.9, "roc_auc_interval": [0.85, 0.95]}, "order": {"roc_auc": 0.5}}
+    table = results.groups_table([made(groups=groups), made(system="random")])
+    assert table.columns == ["System", "Backbone", "timbre", "order"]
+    assert table.lines == [["music_paw", "fcn_4", "90.0 [85.0, 95.0] (1)", "50.0 (1)"], ["random", "fcn_4", "-", "-"]]
+    with pytest.raises(ValueError, match="cannot share a table of groups"):
+        results.groups_table([made(), made(dataset="mtat")])
+    assert results.groups_table([]).lines == []
+
+
+def test_text_is_aligned_and_markdown_is_a_table():
+    table = results.table1([made()])
+    lines = table.text().splitlines()
+    assert lines[0] == "Table 1: tagging on MTAT (percent)"
+    start = lines[1].index("PR-AUC paper")
+    assert lines[4][start:].startswith("28.8") and lines[4].startswith("CRNN")
+    rows = [text for text in table.markdown().splitlines() if text.startswith("|")]
+    assert len({text.count("|") for text in rows}) == 1
+    assert rows[1].startswith("|---|")
+
+
+def test_percent_has_one_decimal():
+    assert results.percent(0.8941) == "89.4"
+    assert results.percent(0.003, sign=True) == "+0.3"
+    assert results.percent(-0.0123, sign=True) == "-1.2"
+    assert results.percent(None) == "-"
+
+
+def test_from_features_to_the_table(data):
+    generator = torch.Generator().manual_seed(0)
+    splits = []
+    for n_tracks in (80, 30, 40):
+        targets = (torch.rand(n_tracks, 4, generator=generator) < 0.4).float()
+        tracks = torch.arange(n_tracks).repeat_interleave(3)
+        x = targets[tracks] + torch.randn(len(tracks), 4, generator=generator)
+        splits.append(protocols.ClipFeatures(x, tracks, targets))
+    labels, groups = ["organ", "flute", "a_b", "b_a"], {"timbre": ("organ", "flute"), "order": ("a_b", "b_a")}
+    probe = protocols.linear_probe(*splits, n_labels=4, seed=0, weight_decays=(1e-3,), max_epochs=20)
+    found = metrics.tagging(probe.scores, probe.targets, labels)
+    works = [f"work {k // 2}" for k in range(probe.n_tracks)]
+    intervals = stats.tagging_intervals(probe.scores, probe.targets, labels, groups, units=works, n_boot=100)
+    by_group = metrics.by_group(found["per_tag"], groups)
+    row = made(
+        metrics=results.with_intervals(found, intervals["all"]),
+        groups={group: results.with_intervals(by_group[group], intervals.get(group, {})) for group in groups},
+        per_tag=found["per_tag"],
+        n_tracks=probe.n_tracks,
+        settings=probe.settings,
+    )
+    results.write(row)
+    (read,) = results.read("mine")
+    assert read == row
+    low, high = read["groups"]["order"]["roc_auc_interval"]
+    assert low < np.mean([read["per_tag"][label]["roc_auc"] for label in groups["order"]]) < high
+    assert results.percent(row["metrics"]["roc_auc"]) in results.table1([read]).text()
+    assert results.percent(low) in results.groups_table([read]).markdown()

@@ -60,7 +60,9 @@ def draw(keys, sample_rate=16_000, probabilities=PROBABILITIES):
     """
     unknown = set(probabilities) - set(PROBABILITIES)
     if unknown or any(not 0 <= p <= 1 for p in probabilities.values()):
-        raise ValueError(f"probabilities {probabilities} are wrong, expected values 0..1 for {', '.join(PROBABILITIES)}")
+        raise ValueError(
+            f"probabilities {probabilities} are wrong, expected values 0..1 for {', '.join(PROBABILITIES)}"
+        )
     chance = {**PROBABILITIES, **probabilities}
     drawn = []
     for key in keys:
@@ -106,7 +108,9 @@ def augment(wave, keys, sample_rate=16_000, probabilities=PROBABILITIES):
         If there is not one key per song, or as `draw`.
     """
     if wave.ndim != 2 or len(keys) != wave.shape[0]:
-        raise ValueError(f"{len(keys)} keys for a batch of shape {tuple(wave.shape)}, expected one key per song, (B, L)")
+        raise ValueError(
+            f"{len(keys)} keys for a batch of shape {tuple(wave.shape)}, expected one key per song, (B, L)"
+        )
     return apply(wave, draw(keys, sample_rate, probabilities), sample_rate)
 
 
@@ -142,7 +146,7 @@ def pitch_shift(wave, semitones, n_fft=1024):
     ----------
     wave : Tensor [shape=(L,)]
     semitones : float
-        Positive is up. Lengths are rounded to ones that transform fast: from 1 s on the pitch is right to 14 cents,
+        Positive is up. Lengths are rounded to ones that transform fast: from 1 s on the pitch is right to 20 cents,
         for a whole of 22.4 s to 1 cent.
     n_fft : int [samples]
         Window of the vocoder; its hop is a quarter.

@@ -7,7 +7,8 @@ Conventions
         plain       as printed: norm, ReLU and their gradients run over the full map;
         pool first  (the default) batch norm's statistics need the full map, its affine part and ReLU do not: they are
                     monotone once the sign of gamma is folded into the convolution, so the raw map is pooled first and
-                    an eighth of it is normalised. Equal in outputs, gradients and running statistics.
+                    an eighth of it is normalised. Equal in outputs, gradients and running statistics. On a CPU a few
+                    clips at a time (fast_layer.py).
 
 Told in: notebooks/04_encoders.ipynb, notebooks/90_speed.ipynb
 """
@@ -16,6 +17,8 @@ import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch import nn
+
+from pawlib import fast_layer
 
 WIDTH = 512
 
@@ -36,8 +39,11 @@ class BatchNorm(nn.BatchNorm2d):
         """
         if not self.training:
             return self.running_mean, self.running_var
-        var, mean = torch.var_mean(_at_least_float32(x), dim=(0, 2, 3), correction=0)
-        n = x.numel() // x.shape[1]
+        var, mean = torch.var_mean(fast_layer.at_least_float32(x), dim=(0, 2, 3), correction=0)
+        return self.tracked(mean, var, x.numel() // x.shape[1])
+
+    def tracked(self, mean, var, n):
+        """Mean and biased variance of n values per channel, over all devices, with the running estimate updated."""
         if self.synchronise and torch.distributed.is_available() and torch.distributed.is_initialized():
             from torch.distributed.nn.functional import all_reduce
 
@@ -53,12 +59,18 @@ class BatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
         return mean, var
 
+    @torch.no_grad()
+    def standardised(self, x):
+        """(B, C, H, W) less its mean, by its deviation, without weight and bias: a constant to every gradient."""
+        mean, var = self.statistics(x)
+        return (x - _per_channel(mean)) * _per_channel(torch.rsqrt(var + self.eps))
+
     def forward(self, x):
         """(B, C, H, W) -> the same shape, normalised; the numbers of torch.nn.BatchNorm2d."""
         mean, var = self.statistics(x)
         scale = self.weight * torch.rsqrt(var + self.eps)
         shift = self.bias - mean * scale
-        wide = _at_least_float32(x)
+        wide = fast_layer.at_least_float32(x)
         return (wide * _per_channel(scale) + _per_channel(shift)).to(x.dtype)
 
 
@@ -80,29 +92,31 @@ class ConvLayer(nn.Module):
         self.conv = nn.Conv2d(n_in, n_out, 3, padding=1)
         self.norm = BatchNorm(n_out)
         self.pool = nn.MaxPool2d(pool)
+        self.pool_size = (pool, pool) if isinstance(pool, int) else tuple(pool)
         self.pool_first = pool_first
 
     def forward(self, x):
         """(B, n_in, H, W) -> (B, n_out, H // pool, W // pool)."""
         if not self.pool_first:
             return self.pool(F.relu(self.norm(self.conv(x))))
-        if not self.training:
-            return self._folded(x)
+        return self._pool_first(x.shape, fast_layer.conv_pool, x)
+
+    def on_picture(self, picture, gain, offset):
+        """The layer of gain * picture + offset, for a picture (B, 1, H, W) that needs no gradient."""
+        return self._pool_first(picture.shape, fast_layer.picture_conv_pool, picture, gain, offset)
+
+    def _pool_first(self, shape, conv_pool, *x):
         # With |gamma| in place of gamma, norm and ReLU never fall, so they may come after the maximum.
         sign = torch.where(self.norm.weight < 0, -1.0, 1.0).to(self.conv.weight)
-        raw = F.conv2d(x, self.conv.weight * sign.view(-1, 1, 1, 1), self.conv.bias * sign, padding=1)
-        mean, var = _signed_statistics(self.norm, raw, sign)
-        scale = self.norm.weight * sign * torch.rsqrt(var + self.norm.eps)  # |gamma|, with a gradient at 0, too
-        pooled = _at_least_float32(self.pool(raw))  # an eighth of the map
-        return F.relu((pooled - _per_channel(mean)) * _per_channel(scale) + _per_channel(self.norm.bias)).to(raw.dtype)
-
-    def _folded(self, x):
-        """At evaluation batch norm is a constant scale and shift: part of the convolution."""
-        mean, var = self.norm.statistics(x)
+        pooled, mean, var = conv_pool(*x, self.conv.weight * sign.view(-1, 1, 1, 1), self.pool_size, self.training)
+        if self.training:
+            n = shape[0] * shape[2] * shape[3]
+            mean, var = self.norm.tracked(mean * sign + self.conv.bias, var, n)
+        else:
+            mean, var = self.norm.running_mean, self.norm.running_var
         scale = self.norm.weight * torch.rsqrt(var + self.norm.eps)
-        weight = self.conv.weight * scale.view(-1, 1, 1, 1)
-        bias = (self.conv.bias - mean) * scale + self.norm.bias
-        return F.relu(self.pool(F.conv2d(x, weight, bias, padding=1)))
+        shift = (self.conv.bias - mean) * scale + self.norm.bias
+        return fast_layer.scale_shift_relu(pooled, scale * sign, shift)  # an eighth of the map
 
 
 class _Trunk(nn.Module):
@@ -124,8 +138,12 @@ class _Trunk(nn.Module):
             raise ValueError(
                 f"{self.name} got shape {tuple(mel.shape)}, expected (B, 1, n_mels, n_frames): join songs and clips first"
             )
-        x = self.norm(mel)
-        for layer in self.layers:
+        first, *others = self.layers
+        if first.pool_first and not mel.requires_grad and fast_layer.applies(mel):
+            x = first.on_picture(self.norm.standardised(mel), self.norm.weight, self.norm.bias)
+        else:
+            x = first(self.norm(mel))
+        for layer in others:
             x = layer(x)
         return x
 
@@ -218,20 +236,6 @@ def build(name, **kw):
     if name not in ENCODERS:
         raise ValueError(f"encoder={name!r} is unknown, expected one of {', '.join(ENCODERS)}")
     return ENCODERS[name](**kw)
-
-
-def _signed_statistics(norm, raw, sign):
-    """Statistics of the sign-folded map; the running mean is kept for the unfolded one."""
-    with torch.no_grad():
-        norm.running_mean.mul_(sign)
-    mean, var = norm.statistics(raw)
-    with torch.no_grad():
-        norm.running_mean.mul_(sign)
-    return mean, var
-
-
-def _at_least_float32(x):
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _per_channel(v):

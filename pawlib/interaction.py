@@ -188,7 +188,9 @@ class PartWholeBlock(nn.Module):
     ):
         super().__init__()
         if order not in ("top_down", "bottom_up"):
-            raise ValueError(f'order={order!r} is unknown, expected "top_down" (as printed) or "bottom_up" (reading R4)')
+            raise ValueError(
+                f'order={order!r} is unknown, expected "top_down" (as printed) or "bottom_up" (reading R4)'
+            )
         mixes = list(mix) if isinstance(mix, (tuple, list)) else [mix] * n_levels
         if len(mixes) != n_levels:
             raise ValueError(f"{len(mixes)} mixes for {n_levels} levels: give one value, or one per level (reading R5)")

@@ -41,7 +41,9 @@ def length_ratio(n_whole, n_part):
     Told in: notebooks/06_loss.ipynb
     """
     if not 0 < n_part < n_whole:
-        raise ValueError(f"a part of {n_part} samples in a whole of {n_whole}: expected 0 < part < whole; were they swapped?")
+        raise ValueError(
+            f"a part of {n_part} samples in a whole of {n_whole}: expected 0 < part < whole; were they swapped?"
+        )
     return n_part / n_whole
 
 
@@ -138,7 +140,9 @@ def hierarchical_contrastive(
     for anchor, other in directions:
         positive, negatives = _top_logs(anchor, other, temperature)
         if level_negatives:
-            negatives = torch.logaddexp(negatives, _level_negatives_log(z, tau_pw or temperature, pw_exponent, reduce, tree))
+            negatives = torch.logaddexp(
+                negatives, _level_negatives_log(z, tau_pw or temperature, pw_exponent, reduce, tree)
+            )
         if positives == "outside_log":
             losses.append(_from_logs(positive, negatives) - _mean_part_whole_log(z, tau_pw or temperature, tree))
         else:

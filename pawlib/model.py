@@ -207,9 +207,9 @@ class MusicPAW(nn.Module):
             for n, similarity in enumerate(losses.part_whole_similarity(z)):
                 logs[f"part_whole_similarity_{n}{n + 1}"] = similarity
             if self.has_part_whole_ratio:
-                logs["part_whole_share"] = losses.part_whole_share(
-                    z, z_aug, self.temperature, tree=self.tree, **self.part_whole
-                ).mean().item()
+                logs["part_whole_share"] = (
+                    losses.part_whole_share(z, z_aug, self.temperature, tree=self.tree, **self.part_whole).mean().item()
+                )
         return self.loss(z, z_aug), logs
 
     def log_mel_of_whole(self, wave):
@@ -273,7 +273,7 @@ class MusicPAW(nn.Module):
         Raises
         ------
         ValueError
-            For NaN, another shape, an unknown level, or less audio than one STFT window.
+            For NaN, integer samples, another shape, an unknown level, or less audio than one STFT window.
 
         Told in: notebooks/30_linear_probe_mtat.ipynb
         """
@@ -305,11 +305,20 @@ class MusicPAW(nn.Module):
         return self.encoder(self.mels.level(level, clips.unsqueeze(1)).flatten(0, 1))
 
     def _checked(self, wave, sample_rate):
-        wave = torch.as_tensor(wave, dtype=torch.float32, device=next(self.parameters()).device)
+        wave = torch.as_tensor(wave)
+        if not wave.is_floating_point():
+            raise ValueError(
+                f"wave holds integer samples ({wave.dtype}), expected floats in [-1, 1]: divide by 32768 if it is int16"
+            )
+        wave = wave.to(device=next(self.parameters()).device, dtype=torch.float32)
         if wave.ndim not in (1, 2):
-            raise ValueError(f"wave has shape {tuple(wave.shape)}, expected (n_samples,) or (B, n_samples): is it stereo?")
+            raise ValueError(
+                f"wave has shape {tuple(wave.shape)}, expected (n_samples,) or (B, n_samples): is it stereo?"
+            )
         if not torch.isfinite(wave).all():
-            raise ValueError("wave holds NaN or infinite samples: is the file corrupt, or was it divided by a zero peak?")
+            raise ValueError(
+                "wave holds NaN or infinite samples: is the file corrupt, or was it divided by a zero peak?"
+            )
         wave = wave if wave.ndim == 2 else wave.unsqueeze(0)
         if sample_rate != self.sample_rate:
             wave = torchaudio.functional.resample(wave, sample_rate, self.sample_rate)
@@ -363,7 +372,9 @@ class MusicPAW(nn.Module):
         path = find_checkpoint(path_or_name)
         card = read_card(path)
         if card.get("kind") != "music_paw":
-            raise ValueError(f"{path} holds a {card.get('kind', 'foreign')!r} checkpoint, not Music-PAW: load its encoder instead")
+            raise ValueError(
+                f"{path} holds a {card.get('kind', 'foreign')!r} checkpoint, not Music-PAW: load its encoder instead"
+            )
         model = cls(**card["settings"])
         load_weights(model, path)
         return model
@@ -401,7 +412,9 @@ def read_card(path):
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as safetensors ({error}): was it cut off while copying?") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is no {FORMAT!r} file (it says {metadata.get('format')!r}): was it made by another program?")
+        raise ValueError(
+            f"{path} is no {FORMAT!r} file (it says {metadata.get('format')!r}): was it made by another program?"
+        )
     return json.loads(metadata["card"])
 
 

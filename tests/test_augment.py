@@ -56,12 +56,13 @@ def test_keys_of_neighbours_share_nothing():
     keys = {augment.sample_key(seed, epoch, i) for seed in range(4) for epoch in range(10) for i in range(100)}
     assert len(keys) == 4000
     assert all(0 <= key < 2**63 for key in keys)
-    for a, b in ((augment.sample_key(0, 1, 2), augment.sample_key(0, 2, 1)), (augment.sample_key(0), augment.sample_key(0, 0))):
+    for a, b in (
+        (augment.sample_key(0, 1, 2), augment.sample_key(0, 2, 1)),
+        (augment.sample_key(0), augment.sample_key(0, 0)),
+    ):
         assert a != b
     flipped = [(augment.sample_key(0, 0, i) ^ augment.sample_key(0, 0, i + 1)).bit_count() for i in range(500)]
     assert 30 < np.mean(flipped) < 33  # half of 63 bits
-    first_draws = [torch.rand(1, generator=torch.Generator().manual_seed(key)).item() for key in sorted(keys)[:0] or list(keys)[:2000]]
-    assert abs(np.mean(first_draws) - 0.5) < 0.03
 
 
 def test_probabilities_are_honoured():
@@ -76,16 +77,30 @@ def test_probabilities_are_honoured():
     }
     for name, chance in augment.PROBABILITIES.items():
         assert abs(heard[name] / 2000 - chance) < 4 * math.sqrt(chance * (1 - chance) / 2000), name
-    assert augment.PROBABILITIES == {"polarity": 0.8, "noise": 0.01, "gain": 0.3, "filter": 0.8, "delay": 0.3, "pitch": 0.6}
+    assert augment.PROBABILITIES == {
+        "polarity": 0.8,
+        "noise": 0.01,
+        "gain": 0.3,
+        "filter": 0.8,
+        "delay": 0.3,
+        "pitch": 0.6,
+    }
 
 
 def test_ranges_are_those_of_clmr_and_used_in_full():
-    drawn = augment.draw([augment.sample_key(4, i) for i in range(2000)], RATE, dict.fromkeys(augment.PROBABILITIES, 1.0))
+    drawn = augment.draw(
+        [augment.sample_key(4, i) for i in range(2000)], RATE, dict.fromkeys(augment.PROBABILITIES, 1.0)
+    )
 
     def values(name):
         return [song[name] for song in drawn if name in song]
 
-    for name, low, high in (("gain_db", -20, -1), ("noise", 1e-4, 1e-2), ("high_pass_hz", 200, 1200), ("low_pass_hz", 2200, 4000)):
+    for name, low, high in (
+        ("gain_db", -20, -1),
+        ("noise", 1e-4, 1e-2),
+        ("high_pass_hz", 200, 1200),
+        ("low_pass_hz", 2200, 4000),
+    ):
         assert low <= min(values(name)) < low + 0.02 * (high - low)
         assert high - 0.02 * (high - low) < max(values(name)) <= high
     assert set(values("delay")) == {3200, 4000, 4800, 5600, 6400, 7200}
@@ -96,9 +111,13 @@ def test_ranges_are_those_of_clmr_and_used_in_full():
 
 
 def test_choices_are_independent_of_each_other():
-    drawn = augment.draw([augment.sample_key(5, i) for i in range(2000)], RATE, dict.fromkeys(augment.PROBABILITIES, 0.5))
+    drawn = augment.draw(
+        [augment.sample_key(5, i) for i in range(2000)], RATE, dict.fromkeys(augment.PROBABILITIES, 0.5)
+    )
     names = ("polarity", "noise", "gain_db", "delay", "semitones")
-    present = np.array([[name in song for name in names] + ["high_pass_hz" in song or "low_pass_hz" in song] for song in drawn])
+    present = np.array(
+        [[name in song for name in names] + ["high_pass_hz" in song or "low_pass_hz" in song] for song in drawn]
+    )
     correlation = np.corrcoef(present.T) - np.eye(6)
     assert np.abs(correlation).max() < 0.1
 
@@ -215,17 +234,13 @@ def test_rounding_of_lengths_bends_the_pitch_by_no_more_than_said():
 
 
 def test_pitch_shift_keeps_the_tempo():
-    wave = torch.zeros(2 * RATE)
-    time = torch.arange(800) / RATE
-    starts = [4000, 12_000, 20_000, 28_000]
-    for start in starts:
-        wave[start : start + 800] = torch.sin(2 * torch.pi * 600 * time) * torch.hann_window(800)
+    time = torch.arange(4 * RATE) / RATE
+    wave = torch.randn(4 * RATE) * (1.1 + torch.sin(2 * torch.pi * (0.5 + 0.2 * time) * time))  # swells, ever faster
     for semitones in (-7, 7):
-        loud = augment.pitch_shift(wave, semitones).square()
-        for start in starts:
-            around = loud[start - 2000 : start + 2800]
-            centre = (around * torch.arange(len(around))).sum() / around.sum() - 2000
-            assert abs(centre - 400) < 200  # samples, 12 ms
+        view = augment.pitch_shift(wave, semitones)
+        before, after = (x.square().unfold(0, 1600, 800).mean(-1).sqrt().numpy() for x in (wave, view))
+        assert np.corrcoef(before, after)[0, 1] > 0.95
+        assert np.corrcoef(before[:-4], after[4:])[0, 1] < 0.8  # 0.2 s late would show
 
 
 def test_silence_stays_silence():

@@ -134,16 +134,46 @@ def test_twins_calls_the_maker_with_size_and_seed(data, monkeypatch, capsys):
     assert "next: pawlib prepare mtat --corpus twin --scale toy" in capsys.readouterr().out
 
 
-def test_pretrain_hands_its_arguments_to_the_engine(tmp_path, monkeypatch):
+@pytest.fixture
+def pretrained(monkeypatch):
+    """What the engine and the door to the corpora are asked for, without doing it."""
+    from pawlib.bench import corpora, engine
+
     calls = []
-    engine = types.ModuleType("pawlib.bench.engine")
-    engine.pretrain_music_paw = lambda **kwargs: calls.append(kwargs)
-    monkeypatch.setitem(sys.modules, "pawlib.bench.engine", engine)
-    monkeypatch.setattr("pawlib.bench.engine", engine, raising=False)
-    assert cli.main(["pretrain", "--scale", "toy", "--variant", "cousins", "--out", str(tmp_path / "run")]) == 0
-    assert calls == [
-        {"corpus": "twin", "scale": "toy", "variant": "cousins", "encoder": "fcn_4", "seed": 0, "out": tmp_path / "run"}
+
+    def pretrain(build, corpus, system, encoder, **kwargs):
+        calls.append((build().variant, corpus, system, encoder, kwargs))
+        return None, [], kwargs["out"]
+
+    monkeypatch.setattr(corpora, "open_corpus", lambda *args: calls.append(args) or "the corpus")
+    monkeypatch.setattr(engine, "pretrain_at_scale", pretrain)
+    return calls
+
+
+def test_pretrain_hands_its_arguments_to_the_engine(tmp_path, pretrained, capsys):
+    run = tmp_path / "run"
+    assert cli.main(["pretrain", "--scale", "toy", "--variant", "cousins", "--seed", "2", "--out", str(run)]) == 0
+    assert pretrained == [
+        ("mtat", "twin", "toy"),
+        ("cousins", "the corpus", "cousins", "fcn_4", {"scale": "toy", "seed": 2, "out": run}),
     ]
+    assert f"complete: {run}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [["--variant", "musicpaw"], ["--encoder", "fcn_5"]])
+def test_an_unknown_variant_or_encoder_is_refused_before_anything_is_made(wrong, pretrained, capsys):
+    assert cli.main(["pretrain", *wrong]) == 2
+    said = capsys.readouterr().err
+    assert wrong[1] in said and said.startswith("pawlib pretrain: ") and pretrained == []
+
+
+def test_the_help_names_every_variant_of_the_model(capsys):
+    from pawlib import model
+
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    said = capsys.readouterr().out
+    assert all(variant in said for variant in model.VARIANTS)
 
 
 def test_fetch_ends_with_what_to_do_next(data, monkeypatch, capsys):

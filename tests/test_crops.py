@@ -37,7 +37,9 @@ def test_paper_whole_has_eight_clips_of_44800_samples():
     assert crops.hierarchical_crops(torch.zeros(1, 358_400))[3].shape == (1, 8, 44_800)
 
 
-@pytest.mark.parametrize(("seconds", "rate", "n_levels", "n_parts", "hop"), [(2.8, 16_000, 4, 2, 16), (10, 22_050, 3, 3, 128)])
+@pytest.mark.parametrize(
+    ("seconds", "rate", "n_levels", "n_parts", "hop"), [(2.8, 16_000, 4, 2, 16), (10, 22_050, 3, 3, 128)]
+)
 def test_whole_length_divides_into_whole_hops_and_is_the_nearest(seconds, rate, n_levels, n_parts, hop):
     length = crops.whole_length(seconds, rate, n_levels, n_parts, hop)
     unit = hop * n_parts ** (n_levels - 1)

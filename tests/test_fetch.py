@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+import resource
 import socket
 import threading
 import zipfile
@@ -83,7 +84,7 @@ MEMBERS = {f"{digit}/clip {digit}é.mp3": random.Random(digit).randbytes(1500) f
 def dataset(server):
     """A small dataset on the server: a csv and a zip archive in three parts."""
     whole = zipped(MEMBERS)
-    cuts = [0, 1700, 3100, len(whole)]
+    cuts = [0, 1500, 2800, len(whole)]
     parts = {f"mp3.zip.00{i + 1}": whole[cuts[i] : cuts[i + 1]] for i in range(3)}
     server.files = {"annotations_final.csv": b"clip_id\tmp3_path\n" * 100} | parts
     hashes = {name: hashlib.sha256(body).hexdigest() for name, body in server.files.items()}
@@ -252,6 +253,21 @@ def test_too_little_space_and_unknown_datasets_are_refused(tmp_path, dataset):
     assert error.value.errno == fetch.errno.ENOSPC
     with pytest.raises(ValueError, match=r"'gtzan' cannot be fetched, expected one of \('mtat',\)"):
         fetch.fetch("gtzan", tmp_path)
+
+
+def test_a_disk_that_fills_up_keeps_the_part_file(tmp_path, server, dataset):
+    """The kernel's own limit on file size stands in for the full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1750, before[1]))  # the csv is 1,700 bytes, the third part more
+    try:
+        with pytest.raises(OSError, match="the disk filled up .* what is fetched and unpacked is kept") as error:
+            fetch.fetch("small", tmp_path, dataset)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.filename == str(tmp_path) and (tmp_path / "mp3.zip.003.part").stat().st_size <= 1750
+    fetch.fetch("small", tmp_path, dataset)
+    assert server.asked[-1][0] == "mp3.zip.003" and server.asked[-1][1].startswith("bytes=")
+    check(tmp_path)
 
 
 def test_the_real_datasets_are_described_in_full():

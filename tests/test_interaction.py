@@ -71,7 +71,10 @@ def slow_pair(unit, whole, parts):
         [of_parts.value.weight @ p for p in parts],
     )
     to_parts = slow_transformer(
-        unit.to_parts, [of_parts.query.weight @ p for p in parts], [of_whole.key.weight @ whole], [of_whole.value.weight @ whole]
+        unit.to_parts,
+        [of_parts.query.weight @ p for p in parts],
+        [of_whole.key.weight @ whole],
+        [of_whole.value.weight @ whole],
     )
     new_parts = [p + unit.mix[1] * t for p, t in zip(parts, to_parts, strict=True)]
     return whole + unit.mix[0] * to_whole[0], new_parts
@@ -263,7 +266,11 @@ def test_biases_start_at_zero_and_weights_by_xaviers_normal_rule():
     layer = block.units[0].to_whole.layers[0]
     for bias in (layer.attention.in_proj_bias, layer.attention.out_proj.bias, layer.feed_forward[0].bias):
         assert not bias.any()
-    for weight in (block.units[0].of_whole.query.weight, layer.attention.in_proj_weight[:384], layer.feed_forward[0].weight):
+    for weight in (
+        block.units[0].of_whole.query.weight,
+        layer.attention.in_proj_weight[:384],
+        layer.feed_forward[0].weight,
+    ):
         assert weight.std().item() == pytest.approx(math.sqrt(2 / sum(weight.shape)), rel=0.02)
 
 

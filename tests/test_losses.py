@@ -21,7 +21,12 @@ def songs(n_levels, n_parts=2, n_songs=B, width=D):
 
 def cosines(z, z_aug):
     """sim((song, level, clip), (song, level, clip)) by loops; level "aug" is the augmented view. Remembers."""
-    vectors = {(b, n, k): level[b, k].tolist() for n, level in enumerate(z) for b in range(len(level)) for k in range(level.shape[1])}
+    vectors = {
+        (b, n, k): level[b, k].tolist()
+        for n, level in enumerate(z)
+        for b in range(len(level))
+        for k in range(level.shape[1])
+    }
     vectors |= {(b, "aug", 0): z_aug[b].tolist() for b in range(len(z_aug))}
     known = {}
 
@@ -47,7 +52,10 @@ def pairs(n_levels, n_parts, tree):
     if tree == "flat":
         return [((0, 0), (n, k)) for n in range(1, n_levels) for k in range(n_parts**n)]
     return [
-        ((n, k), (n + 1, part)) for n in range(n_levels - 1) for k in range(n_parts**n) for part in family(n, k, n_parts, tree)
+        ((n, k), (n + 1, part))
+        for n in range(n_levels - 1)
+        for k in range(n_parts**n)
+        for part in family(n, k, n_parts, tree)
     ]
 
 
@@ -124,7 +132,9 @@ def test_loss_equals_the_loops_at_other_temperatures(tau):
     for exponent in losses.EXPONENTS:
         switches = COMBINATIONS[0] | {"pw_exponent": exponent}
         expected = slow_loss(sim, 4, 2, tau, **switches)
-        torch.testing.assert_close(losses.hierarchical_contrastive(z, z_aug, tau, **switches), expected, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(
+            losses.hierarchical_contrastive(z, z_aug, tau, **switches), expected, atol=1e-9, rtol=1e-9
+        )
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -201,7 +211,9 @@ def test_one_song_with_positives_outside_the_log_by_hand():
 def test_gradients_of_the_hierarchical_loss_are_right(switches):
     z, z_aug = songs(3, n_songs=2, width=3)
     inputs = [x.requires_grad_() for x in (*z, z_aug)]
-    assert torch.autograd.gradcheck(lambda *x: losses.hierarchical_contrastive(list(x[:-1]), x[-1], 0.5, **switches), inputs)
+    assert torch.autograd.gradcheck(
+        lambda *x: losses.hierarchical_contrastive(list(x[:-1]), x[-1], 0.5, **switches), inputs
+    )
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -218,7 +230,12 @@ def test_values_and_gradients_are_finite_at_any_temperature(tau, dtype, n_songs)
         z, z_aug = songs(4, n_songs=n_songs, width=8)
         if aligned:
             z, z_aug = [torch.ones_like(level) for level in z], torch.ones_like(z_aug)
-        for switches in ({}, {"pw_exponent": "printed"}, {"level_negatives": True, "symmetric": True}, {"positives": "outside_log"}):
+        for switches in (
+            {},
+            {"pw_exponent": "printed"},
+            {"level_negatives": True, "symmetric": True},
+            {"positives": "outside_log"},
+        ):
             leaves = [x.to(dtype).requires_grad_() for x in (*z, z_aug)]
             loss = losses.hierarchical_contrastive(leaves[:-1], leaves[-1], tau, **switches)
             loss.sum().backward()

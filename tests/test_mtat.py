@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -171,6 +172,13 @@ def test_labels_are_the_most_frequent_first_and_ties_stay_in_column_order(twin):
     splits = mtat.read(twin)
     assert splits.labels == ("ab", "brass", "ba")  # 3, 2, 2
     np.testing.assert_array_equal(splits.train[1].target, [1, 1, 0])
+
+
+def test_splits_go_to_a_worker_and_back(twin):
+    splits = mtat.read(twin)
+    copy = pickle.loads(pickle.dumps(splits))
+    assert copy.counts == splits.counts == (2, 1, 3) and copy.test[0].path == splits.test[0].path
+    assert repr(copy) == "Splits('mtat-twin', 'all': 2/1/3 tracks, 3 labels)"
 
 
 def test_only_fifty_labels_are_kept(tmp_path):

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from pawlib import paths
 
-_VARIANTS = ("music_paw", "hc", "pw_block", "baseline", "flat_multicrop", "cousins", "baseline_multicrop")
-
 
 def main(argv=None):
     """Run one command; returns the exit status.
@@ -210,23 +208,35 @@ def _add_pretrain(commands):
         "pawlib pretrain --scale small --variant music_paw --encoder fcn_4 --out data/runs/my_run",
     )
     _add_corpus(command)
-    command.add_argument("--variant", default="music_paw", help=f"one of {', '.join(_VARIANTS)} (default: music_paw)")
+    command.add_argument(
+        "--variant",
+        default="music_paw",
+        help="music_paw (default), hc, pw_block, baseline; or a control: flat_multicrop, cousins, baseline_multicrop",
+    )
     command.add_argument("--encoder", default="fcn_4", help="fcn_4 or fcn_7 (default: fcn_4)")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", type=Path, help="the run's folder (default: as the engine names it in data/runs)")
 
 
 def _pretrain(arguments):
-    from pawlib.bench import engine
+    from pawlib import model
+    from pawlib.bench import corpora, engine
 
-    engine.pretrain_music_paw(
-        corpus=arguments.corpus,
+    def build():
+        return model.MusicPAW(variant=arguments.variant, encoder=arguments.encoder)
+
+    build()  # an unknown variant or encoder is refused before a twin is made
+    opened = corpora.open_corpus("mtat", arguments.corpus, arguments.scale)
+    _, _, folder = engine.pretrain_at_scale(
+        build,
+        opened,
+        arguments.variant,
+        arguments.encoder,
         scale=arguments.scale,
-        variant=arguments.variant,
-        encoder=arguments.encoder,
         seed=arguments.seed,
         out=arguments.out,
     )
+    print(f"complete: {folder}")
     return 0
 
 

@@ -110,9 +110,10 @@ def fetch(dataset, root, remote=None):
         if _is_complete(root, remote):
             return root
         _check_space(root, remote)
-        for name, sha256 in remote.files.items():
-            _fetch_file(root, name, sha256, remote)
-        members = unpack([root / name for name in remote.archive], root) if remote.archive else {}
+        with _told_if_full(root):
+            for name, sha256 in remote.files.items():
+                _fetch_file(root, name, sha256, remote)
+            members = unpack([root / name for name in remote.archive], root) if remote.archive else {}
         write_json(root / "fetched.json", {"files": remote.files, "members": members})
     return root
 
@@ -308,6 +309,22 @@ def _check_space(root, remote):
             "larger disk",
             str(root),
         )
+
+
+@contextlib.contextmanager
+def _told_if_full(root):
+    """Name the folder when the disk fills up on the way."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            error.errno,
+            f"the disk filled up ({shutil.disk_usage(root).free:,} bytes free). Free space and run again: what is "
+            "fetched and unpacked is kept",
+            str(root),
+        ) from error
 
 
 # --- unpacking --------------------------------------------------------------------------------------------------------

@@ -231,7 +231,7 @@ def _train(splits, decay, seed, max_epochs, patience, learning_rate, batch_track
     clips_of_track = _grouped(train)
     clip_targets = train.targets[train.track_index]  # (n_clips, n_labels)
     head = _linear(train.x.shape[1], train.targets.shape[1], generator)
-    optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate, weight_decay=decay)
+    optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate, weight_decay=decay, fused=True)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=5)
     used = {"learning_rate": optimizer.param_groups[0]["lr"]}
     best = {"valid_score": -np.inf}

@@ -36,6 +36,7 @@ SCALES = {
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
 MELODY_CENTRE = 69.0
+PITCHES = (36, 97)  # outside, some instruments of the sound font have unstable filters
 TEMPO_RATIO = 2.0
 LOUDNESS_RANGE_DB = 14.0
 FADE_S = 0.03
@@ -160,7 +161,7 @@ def perform(timed, recipe, parts):
         for start_s, end_s, pitch in line:
             if not _sounds(start_s, voice, len(timed), recipe, parts):
                 continue
-            pitch = int(np.clip(pitch + _shift(start_s, recipe), 24, 108))
+            pitch = _in_range(pitch + _shift(start_s, recipe))
             program = _program(start_s, recipe)
             velocity = VELOCITY["melody" if voice == 0 else "other"]
             if voice > 0 and "solo" in parts and start_s < parts["solo"]["start_s"]:
@@ -174,7 +175,7 @@ def perform(timed, recipe, parts):
             else:
                 played.append((program, start_s, end_s, pitch, velocity))
             if voice == 0 and _in(parts, "octave doubling", start_s):
-                played.append((program, start_s, end_s, min(pitch + 12, 108), VELOCITY["octave"]))
+                played.append((program, start_s, end_s, _in_range(pitch + 12), VELOCITY["octave"]))
     return played
 
 
@@ -274,6 +275,16 @@ def _program(start_s, recipe):
     if recipe["instruments"] == "in turn":
         return (first, second)[int(8 * start_s / DURATION_S) % 2]
     return first if start_s < DURATION_S / 2 else second
+
+
+def _in_range(pitch):
+    """The pitch, moved by octaves into PITCHES."""
+    pitch = int(pitch)
+    while pitch < PITCHES[0]:
+        pitch += 12
+    while pitch > PITCHES[1]:
+        pitch -= 12
+    return pitch
 
 
 def _in(parts, tag, at_s):

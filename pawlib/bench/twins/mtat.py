@@ -39,8 +39,8 @@ VERSION = 1
 SIZES = {"small": 1600, "toy": 64}
 FOLDERS = {"train": "0123456789ab", "valid": "c", "test": "def"}
 EVENT_WINDOW_S = (6.8, 22.3)
-LEAST_ONSETS = 80
-RATE_HZ = (1.8, 2.6)
+LEAST_ONSETS = 72
+RATE_HZ = (1.7, 2.4)
 LEVEL_DB = (-24.0, -18.0)
 
 FAMILIES = {  # family: (programs of train and valid, programs of test), General MIDI from 0
@@ -50,7 +50,7 @@ FAMILIES = {  # family: (programs of train and valid, programs of test), General
     "guitar": ((24, 26, 27), (25, 28)),
     "strings": ((40, 42, 48), (41, 49)),
     "brass": ((56, 57, 61), (59, 60)),
-    "reeds": ((64, 66, 68, 71), (65, 69, 70)),
+    "reeds": ((64, 66, 68, 71), (69, 70)),
     "flutes": ((73, 75, 79), (72, 74)),
 }
 STRUCK, BLOWN = ("piano", "mallets", "guitar"), ("organ", "strings", "brass", "reeds", "flutes")
@@ -59,8 +59,8 @@ METRES = {
     "triple": ("3/4", "3/8", "3/2"),
     "compound": ("6/8", "9/8", "12/8", "6/4"),
 }
-DANCES = ("reel", "jig", "hornpipe", "march", "strathspey", "slip jig")
-VOICES = {1: "one voice", 2: "two voices", 4: "four voices"}
+DANCES = ("reel", "jig", "hornpipe", "march", "strathspey")
+VOICES = {1: "one voice", 2: "two voices", 3: "three voices", 4: "four voices"}
 DOTTED = 0.2
 PARTS = {  # tag: probability where it can be
     "silence": 0.2,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 SAMPLE_RATE = 16_000
+OVERSAMPLING = 3  # at 16 kHz itself filters of the sound font are unstable, and the synthesiser may never end
 DRUMS = -1
 HIGHEST_PEAK = 64.0  # a note of a filter that has become unstable is far above, many loud voices are below
 
@@ -52,6 +53,7 @@ def render(notes, n_samples):
     ValueError
         If no note starts inside the result, or the synthesiser returns something that is not audio.
     """
+    import scipy.signal
     import symusic
 
     duration_s = n_samples / SAMPLE_RATE
@@ -67,11 +69,12 @@ def render(notes, n_samples):
         for start_s, length_s, pitch, velocity in sorted(rows):
             track.notes.append(symusic.Note(start_s, length_s, int(pitch), int(velocity), ttype="second"))
         score.tracks.append(track)
-    audio = np.asarray(_synthesizer().render(score, stereo=False), dtype=np.float32)[0]
+    audio = np.asarray(_synthesizer().render(score, stereo=False), dtype=np.float32)[0, : n_samples * OVERSAMPLING]
+    audio = scipy.signal.resample_poly(audio, 1, OVERSAMPLING).astype(np.float32)
     audio = np.pad(audio[:n_samples], (0, max(0, n_samples - len(audio))))
     peak = float(np.abs(audio).max())
     if not np.isfinite(peak) or not 0 < peak < HIGHEST_PEAK:
-        raise ValueError(f"programs {sorted(by_program)} gave a peak of {peak:g}: one of them cannot be played at 16 kHz")
+        raise ValueError(f"programs {sorted(by_program)} gave a peak of {peak:g}: one of them cannot be played")
     return audio
 
 
@@ -80,4 +83,4 @@ def _synthesizer():
     """The synthesiser of this process."""
     import symusic
 
-    return symusic.Synthesizer(sf_path=str(sound_font()), sample_rate=SAMPLE_RATE, quality=0)
+    return symusic.Synthesizer(sf_path=str(sound_font()), sample_rate=SAMPLE_RATE * OVERSAMPLING, quality=0)

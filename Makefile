@@ -1,0 +1,71 @@
+# Each target is one line that a person would type; `make` alone lists them. Needs Python 3.11, git and make.
+# Everything can be stopped at any moment and started again: it does only what is missing.
+#   PYTHON=/path/to/python3.11    another interpreter        PAWLIB_DATA=/large/disk    another data folder
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := list
+.PHONY: list setup workbook toy test browser lab publish format
+
+PYTHON ?= python3.11
+LIST ?= notebooks/runs/workbook.yaml
+PROFILE ?= notebooks/runs/profiles/local
+ENV := $(CURDIR)/.venv
+export PATH := $(ENV)/bin:$(PATH)
+export PAWLIB_DATA := $(shell realpath -m -- "$${PAWLIB_DATA:-data}")
+export PYTHONNOUSERSITE := 1
+# The kernel named python3 is this environment's, whatever else is installed for the user.
+export JUPYTER_PATH := $(ENV)/share/jupyter
+export JUPYTER_PREFER_ENV_PATH := 1
+
+list:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: .venv/.installed  ## create .venv and install what requirements.lock pins
+
+# The stamp is written last. Without it an installation was cut off, and pip would take what is half there for whole:
+# begin anew. The lock file doubles as a lock, so that two makes do not install at once.
+.venv/.installed: requirements.lock pyproject.toml
+	@command -v "$(PYTHON)" > /dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or name one: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is no Python 3.11, and requirements.lock is for 3.11: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
+	@exec 9< requirements.lock; flock 9; \
+	if [ $@ -nt requirements.lock ] && [ $@ -nt pyproject.toml ]; then exit 0; fi; \
+	began=$$SECONDS; echo "$$(date +%T)  started   installation into .venv (about 6 GB, minutes)"; \
+	if [ -f $@ ]; then rm $@; else rm -rf .venv; fi; \
+	"$(PYTHON)" -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment; on Debian install python3.11-venv" >&2; exit 1; }; \
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	touch $@; echo "$$(date +%T)  finished  installation, $$((SECONDS - began)) s"
+
+# Under a lock of our own, held as long as Snakemake lives, a lock that Snakemake left behind is stale.
+define graph
+	@mkdir -p "$(PAWLIB_DATA)/runs"; exec 9> "$(PAWLIB_DATA)/runs/.lock"; \
+	flock -n 9 || { echo "another make is at work in $(PAWLIB_DATA)/runs, or one that was killed still ends a stage: waiting for it"; flock 9; }; \
+	graph=(snakemake --snakefile Snakefile --workflow-profile "$(PROFILE)" --directory "$(PAWLIB_DATA)/runs"); \
+	if [ -n "$$(ls -A "$(PAWLIB_DATA)/runs/.snakemake/locks" 2> /dev/null)" ]; then "$${graph[@]}" --unlock; fi; \
+	"$${graph[@]}" --config list="$(abspath $(LIST))" $(1); \
+	python -m pawlib.bench.runlist show "$(LIST)" $(1)
+endef
+
+workbook: setup  ## make the twin, run every notebook of the list, print the table beside the paper's
+	$(call graph,)
+
+toy: setup  ## the same in a few minutes: few songs, few steps, numbers that mean nothing
+	$(call graph,scale=toy)
+
+test: setup  ## unit tests, then all notebooks at toy scale against their committed outputs
+	@began=$$SECONDS; pawlib twins --size toy; pawlib prepare mtat --corpus twin --scale toy; echo "== toy data: $$((SECONDS - began)) s"
+	@began=$$SECONDS; pytest -n 2 tests --ignore tests/browser; echo "== unit tests: $$((SECONDS - began)) s"
+	@began=$$SECONDS; OMP_NUM_THREADS=1 pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks; echo "== notebooks: $$((SECONDS - began)) s"
+
+browser: setup  ## open notebooks in JupyterLab in a headless Chromium and move a slider
+	@pytest -rs tests/browser
+
+lab: setup  ## JupyterLab at the first notebook
+	@jupyter lab notebooks/00_start_here.ipynb
+
+publish: setup  ## copy the rows of my runs to data/results, which is committed
+	@python -m pawlib.bench.runlist publish "$(LIST)"
+
+format: setup  ## tidy code, and clean noise (not outputs) from the notebooks
+	@ruff format .; ruff check --fix .
+	@nbstripout --keep-output --keep-count --extra-keys "metadata.widgets metadata.papermill cell.metadata.papermill cell.metadata.execution" notebooks/*.ipynb

@@ -1,0 +1,248 @@
+"""Convolution and max pooling of a layer in one go, a few clips at a time: the encoders' fast path on a CPU (Sec. 4.1).
+
+The map of FCN-4's first layer, 64 x 128 x 351 values a clip, takes a CPU far longer to write and read than to compute.
+Nothing in the result needs it as a whole:
+    the maximum     is taken where the map arises, while a few clips of it lie in the cache;
+    mean, variance  of w.p, where p are the 3 x 3 patches which the kernel w meets, are w.E[p] and w.E[p p']w - mean^2:
+                    the first layer's come from the moments of the patches, without its map;
+    the gradient    through the maximum is zero but at one value in eight; through mean and variance it follows from the
+                    moments (autograd does that), or is one scale and shift of the map (later layers).
+Equal in outputs and gradients to convolution, mean and variance, and max pooling one after the other.
+
+Conventions
+    x : Tensor [shape=(B, C, H, W)]; weight : Tensor [shape=(D, C, 3, 3)]; pool : (int, int) of (frequency, time).
+    Maps are without the convolution's bias: the maximum does not change by it, the caller adds it to mean and shift.
+    Data types: products in the one autocast asks for, sums in float32 or wider (float64 stays).
+    A block is a few clips whose map fits into the cache. Small pieces of memory are also used again at once, where large
+    ones are asked of the system and given back, page by page, at every operation.
+
+Told in: notebooks/90_speed.ipynb
+"""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch.autograd import Function
+
+BLOCK = 1_500_000  # values of a map that are worked on at once
+
+
+def applies(x):
+    """Whether the fast path is one here: on a CPU, unless torch.compile is tracing, which fuses the plain way itself."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def conv_pool(x, weight, pool, statistics=True):
+    """Convolution 3x3, padded, and its maximum in each `pool`; with the map's mean and variance per channel.
+
+    Returns
+    -------
+    pooled : Tensor [shape=(B, D, H // pool[0], W // pool[1])]
+    mean, var : Tensor [shape=(D,)]
+        Of the unpooled map, the variance biased; zeros without `statistics`.
+    """
+    if applies(x):
+        return _ConvPool.apply(x.to(_product_type(x)), weight, tuple(pool), statistics, torch.is_grad_enabled())
+    raw = F.conv2d(x, weight, padding=1)
+    if not statistics:
+        return F.max_pool2d(raw, pool), *raw.new_zeros(2, len(weight))
+    var, mean = torch.var_mean(at_least_float32(raw), dim=(0, 2, 3), correction=0)
+    return F.max_pool2d(raw, pool), mean, var
+
+
+def picture_conv_pool(picture, gain, offset, weight, pool, statistics=True):
+    """`conv_pool` of x = gain * picture + offset for a picture that needs no gradient: log-mels, standardised.
+
+    Its map is never kept. gain and offset are learnt through the kernel: a second channel, which is 1 inside the picture
+    and 0 around it, meets offset * weight.
+
+    Parameters
+    ----------
+    picture : Tensor [shape=(B, 1, H, W)]
+    gain, offset : Tensor [shape=(1,)]
+    weight : Tensor [shape=(D, 1, 3, 3)]
+
+    Returns
+    -------
+    pooled, mean, var : as `conv_pool`
+    """
+    picture = picture.detach().to(_product_type(picture))
+    taps = torch.cat([(gain * weight).flatten(1), (offset * weight).flatten(1)], dim=1)  # (D, 18)
+    taps = taps + (taps.to(picture.dtype) - taps).detach()  # rounded as the product rounds them, with their gradient
+    pooled = _PictureConvPool.apply(picture, taps, tuple(pool))
+    if not statistics:
+        return pooled, *taps.new_zeros(2, len(taps))
+    second = _patch_moments(picture)
+    mean = taps.double() @ second[:, 9 + 4]  # beside the centre of the ones, which is 1 for every patch: E[p]
+    var = torch.einsum("di,ij,dj->d", taps.double(), second, taps.double()) - mean.square()
+    return pooled, mean.to(taps), var.clamp_min(0).to(taps)
+
+
+def scale_shift_relu(x, scale, shift):
+    """relu(scale * x + shift) per channel: (B, C, H, W) -> the same shape and type."""
+    if applies(x):
+        return _ScaleShiftReLU.apply(x, scale, shift)
+    return F.relu(at_least_float32(x) * _per_channel(scale) + _per_channel(shift)).to(x.dtype)
+
+
+class _ConvPool(Function):
+    """The map is kept, its gradient is there for one block at a time."""
+
+    @staticmethod
+    def forward(ctx, x, weight, pool, statistics, keep):
+        x = x.contiguous(memory_format=torch.channels_last)
+        kernel = weight.to(x.dtype, memory_format=torch.channels_last)
+        n_clips = _block(weight.shape[0] * x.shape[2] * x.shape[3])
+        raws, pooled = [], []
+        first, second = torch.zeros(2, len(weight), dtype=torch.float64)
+        for some in x.split(n_clips):
+            raw = F.conv2d(some, kernel, padding=1)
+            pooled.append(F.max_pool2d(raw, pool))
+            if statistics:
+                rows = at_least_float32(_rows(raw))
+                first += rows.sum(0)
+                second += (rows * rows).sum(0)
+            if keep:
+                raws.append(raw)
+        n = x.shape[0] * x.shape[2] * x.shape[3]
+        mean, var = first / n, second / n - (first / n).square()
+        ctx.pool, ctx.n, ctx.n_clips = pool, n, n_clips
+        ctx.save_for_backward(x, weight, mean, *raws)
+        return torch.cat(pooled), mean.to(weight), var.clamp_min(0).to(weight)
+
+    @staticmethod
+    def backward(ctx, g_pooled, g_mean, g_var):
+        x, weight, mean, *raws = ctx.saved_tensors
+        kernel = weight.to(x.dtype, memory_format=torch.channels_last)
+        slope = 2 * g_var.double() / ctx.n  # of the variance: slope * (raw - mean)
+        constant = g_mean.double() / ctx.n - slope * mean
+        slope, constant = (_per_channel(v.to(weight)) for v in (slope, constant))
+        g_weight = torch.zeros_like(weight)
+        g_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        for i, (some, raw, g) in enumerate(zip(x.split(ctx.n_clips), raws, g_pooled.split(ctx.n_clips), strict=True)):
+            best = F.max_pool2d(raw, ctx.pool, return_indices=True)[1]
+            g = g.contiguous(memory_format=torch.channels_last)
+            g_raw = torch.ops.aten.max_pool2d_with_indices_backward(
+                g, raw, ctx.pool, ctx.pool, (0, 0), (1, 1), False, best
+            )
+            g_raw = (at_least_float32(raw) * slope).add_(constant).add_(g_raw).to(x.dtype)
+            of_x, of_weight, _ = torch.ops.aten.convolution_backward(
+                g_raw, some, kernel, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (g_x is not None, True, False)
+            )
+            g_weight += of_weight
+            if g_x is not None:
+                g_x[i * ctx.n_clips : i * ctx.n_clips + len(some)] = of_x
+        return g_x, g_weight, None, None, None
+
+
+class _PictureConvPool(Function):
+    """The map arises one place of the pool after the other, (n pooled values, D), and is forgotten."""
+
+    @staticmethod
+    def forward(ctx, picture, taps, pool):
+        kernel = taps.to(picture.dtype).T.contiguous()  # (18, D)
+        high, wide = picture.shape[2] // pool[0], picture.shape[3] // pool[1]
+        n_clips = _block(len(taps) * picture.shape[2] * picture.shape[3] // 4)
+        pooled = picture.new_empty(len(picture) * high * wide, len(taps))
+        for some, best in zip(picture.split(n_clips), pooled.split(n_clips * high * wide), strict=True):
+            best.fill_(-torch.inf)
+            for patches in _patches(some, pool):
+                torch.maximum(best, patches.T @ kernel, out=best)
+        pooled = pooled.view(len(picture), high, wide, len(taps)).permute(0, 3, 1, 2)
+        ctx.pool, ctx.n_clips = pool, n_clips
+        ctx.save_for_backward(picture, kernel, pooled)
+        return pooled
+
+    @staticmethod
+    def backward(ctx, g_pooled):
+        picture, kernel, pooled = ctx.saved_tensors
+        g_taps = torch.zeros(kernel.shape, dtype=at_least_float32(kernel).dtype)
+        parts = (v.split(ctx.n_clips) for v in (picture, pooled, g_pooled))
+        for some, best, g in zip(*parts, strict=True):
+            best, left = _rows(best), _rows(g).clone()
+            for patches in _patches(some, ctx.pool):
+                winner = (patches.T @ kernel).eq_(best).mul_(left)  # the gradient, where the maximum was here
+                left.sub_(winner)  # of equal ones the first has it
+                g_taps += patches @ winner
+        return None, g_taps.T, None
+
+
+class _ScaleShiftReLU(Function):
+    @staticmethod
+    def forward(ctx, x, scale, shift):
+        n_clips = _block(x[0].numel())
+        out = torch.empty_like(x)
+        for some, result in zip(x.split(n_clips), out.split(n_clips), strict=True):
+            result.copy_((at_least_float32(some) * _per_channel(scale)).add_(_per_channel(shift)).relu_())
+        ctx.n_clips = n_clips
+        ctx.save_for_backward(x, scale, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        x, scale, out = ctx.saved_tensors
+        g_x, g_scale, g_shift = torch.empty_like(x), torch.zeros_like(scale), torch.zeros_like(scale)
+        parts = (v.split(ctx.n_clips) for v in (x, out, g, g_x))
+        for some, result, g_result, g_some in zip(*parts, strict=True):
+            passed = at_least_float32(torch.ops.aten.threshold_backward(g_result, result, 0))
+            g_shift += _rows(passed).sum(0)
+            g_scale += _rows(passed * some).sum(0)
+            g_some.copy_(passed * _per_channel(scale))
+        return g_x, g_scale, g_shift
+
+
+def _patches(picture, pool):
+    """The 3x3 patches of picture and ones, (18, n pooled values), for one place in the pool after the other, in order."""
+    both = F.pad(torch.cat([picture, torch.ones_like(picture)], dim=1), (1, 1, 1, 1))
+    windows = both.unfold(2, pool[0] + 2, pool[0]).unfold(3, pool[1] + 2, pool[1])  # what one pooled value sees
+    windows = windows.permute(1, 4, 5, 0, 2, 3).flatten(3)  # (2, pool + 2, pool + 2, n pooled values)
+    for i, j in itertools.product(*map(range, pool)):
+        yield windows[:, i : i + 3, j : j + 3].flatten(0, 2)
+
+
+def _patch_moments(picture):
+    """E[p p'] over all patches of picture and ones, (18, 18) in float64."""
+    ones = torch.ones_like(picture[:1], dtype=torch.float64)
+    total = sum(some.double().sum(0, keepdim=True) for some in picture.split(64))
+    of_ones = _shifted(ones)
+    second = torch.zeros(18, 18, dtype=torch.float64)
+    second[9:, 9:] = len(picture) * of_ones @ of_ones.T
+    second[:9, 9:] = _shifted(total) @ of_ones.T
+    second[9:, :9] = second[:9, 9:].T
+    with torch.autocast("cpu", enabled=False):
+        for some in picture.split(_block(9 * picture[0].numel())):
+            p = _shifted(at_least_float32(some))
+            second[:9, :9] += p @ p.T
+    return second / picture.numel()
+
+
+def _shifted(picture):
+    """The nine values of every 3x3 patch, (9, n values)."""
+    high, wide = picture.shape[2:]
+    around = F.pad(picture, (1, 1, 1, 1))
+    return torch.stack([around[..., i : i + high, j : j + wide].flatten() for i in range(3) for j in range(3)])
+
+
+def _block(n_values):
+    """How many clips with `n_values` values each are worked on at once."""
+    return max(1, BLOCK // n_values)
+
+
+def _product_type(x):
+    """The data type autocast computes products of x in."""
+    asked = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if asked else x.dtype
+
+
+def at_least_float32(x):
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _rows(x):
+    """(B, C, H, W) -> (B * H * W, C)."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _per_channel(v):
+    return v.view(1, -1, 1, 1)

@@ -42,7 +42,8 @@ define graph
 	flock -n 9 || { echo "another make is at work in $(PAWLIB_DATA)/runs, or one that was killed still ends a stage: waiting for it"; flock 9; }; \
 	graph=(snakemake --snakefile Snakefile --workflow-profile "$(PROFILE)" --directory "$(PAWLIB_DATA)/runs"); \
 	if [ -n "$$(ls -A "$(PAWLIB_DATA)/runs/.snakemake/locks" 2> /dev/null)" ]; then "$${graph[@]}" --unlock; fi; \
-	"$${graph[@]}" --config list="$(abspath $(LIST))" $(1); \
+	graph+=(--config list="$(abspath $(LIST))" $(1)); \
+	"$${graph[@]}" || { said=$$("$${graph[@]}" --dry-run --quiet host 2>&1) || echo "$$said"; echo "stopped; mend what is said above and run the same again, what is finished is kept"; exit 1; } >&2; \
 	python -m pawlib.bench.runlist show "$(LIST)" $(1)
 endef
 

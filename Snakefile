@@ -5,6 +5,7 @@
 #
 # What is run stands in a run list (notebooks/runs/workbook.yaml); each of its items becomes one rule below.
 # - A notebook is an `ancient` input: saving it in JupyterLab changes its time stamp and must not repeat a pretraining.
+#   So is a store that was written again.
 # - Outputs are `update`: Snakemake does not delete them before a run. Every output is written in one step when it is
 #   whole, and every stage goes on where it was stopped, so what is there may stay.
 
@@ -40,7 +41,7 @@ stage() {{
         echo "$(date +%T)  finished  $what, $((SECONDS - began)) s" >&2
     else
         echo "$(date +%T)  FAILED    $what; the end of $folder/console.txt:" >&2
-        tail -n 20 "$folder/console.txt" >&2
+        tail -n 12 "$folder/console.txt" >&2
         return 1
     fi
 }}
@@ -107,7 +108,7 @@ for run in RUNS:
             run.id
         input:
             run.needs,
-            [paths.store(run.corpus[2]) / "store.json"] if run.corpus else [],
+            [ancient(paths.store(run.corpus[2]) / "store.json")] if run.corpus else [],
             notebook=ancient(run.notebook),
         output:
             update(run.output),

@@ -48,8 +48,8 @@ class BatchNorm(nn.BatchNorm2d):
             from torch.distributed.nn.functional import all_reduce
 
             n_devices = torch.distributed.get_world_size()
-            moments = all_reduce(torch.stack([mean, var + mean.square()])) / n_devices
-            mean, var = moments[0], moments[1] - moments[0].square()
+            own_mean, mean = mean, all_reduce(mean) / n_devices
+            var = all_reduce(var + (own_mean - mean).square()) / n_devices  # no difference of large squares
             n *= n_devices
         if n < 2:
             raise ValueError("batch norm in training needs more than one value per channel: is the batch a single clip?")

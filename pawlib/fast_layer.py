@@ -169,26 +169,26 @@ class _PictureConvPool(Function):
 
 
 class _ScaleShiftReLU(Function):
+    """Line by line of (n values, C), in float32 where a block lies in the cache."""
+
     @staticmethod
     def forward(ctx, x, scale, shift):
-        n_clips = _block(x[0].numel())
-        out = torch.empty_like(x)
-        for some, result in zip(x.split(n_clips), out.split(n_clips), strict=True):
-            result.copy_((at_least_float32(some) * _per_channel(scale)).add_(_per_channel(shift)).relu_())
-        ctx.n_clips = n_clips
+        out = torch.empty_like(x, memory_format=torch.channels_last)
+        for some, result in _blocks_of_rows(x, out):
+            result.copy_(torch.addcmul(shift, at_least_float32(some), scale).relu_())
         ctx.save_for_backward(x, scale, out)
         return out
 
     @staticmethod
     def backward(ctx, g):
         x, scale, out = ctx.saved_tensors
-        g_x, g_scale, g_shift = torch.empty_like(x), torch.zeros_like(scale), torch.zeros_like(scale)
-        parts = (v.split(ctx.n_clips) for v in (x, out, g, g_x))
-        for some, result, g_result, g_some in zip(*parts, strict=True):
+        g_x = torch.empty_like(out)
+        g_scale, g_shift = torch.zeros_like(scale), torch.zeros_like(scale)
+        for some, result, g_result, g_some in _blocks_of_rows(x, out, g, g_x):
             passed = at_least_float32(torch.ops.aten.threshold_backward(g_result, result, 0))
-            g_shift += _rows(passed).sum(0)
-            g_scale += _rows(passed * some).sum(0)
-            g_some.copy_(passed * _per_channel(scale))
+            g_shift += passed.sum(0)
+            g_scale += (passed * at_least_float32(some)).sum(0)
+            g_some.copy_(passed.mul_(scale))
         return g_x, g_scale, g_shift
 
 
@@ -207,26 +207,31 @@ def _patch_moments(picture):
     total = sum(some.double().sum(0, keepdim=True) for some in picture.split(64))
     of_ones = _shifted(ones)
     second = torch.zeros(18, 18, dtype=torch.float64)
-    second[9:, 9:] = len(picture) * of_ones @ of_ones.T
-    second[:9, 9:] = _shifted(total) @ of_ones.T
+    second[9:, 9:] = len(picture) * (of_ones @ of_ones.mT).sum(0)
+    second[:9, 9:] = (_shifted(total) @ of_ones.mT).sum(0)
     second[9:, :9] = second[:9, 9:].T
     with torch.autocast("cpu", enabled=False):
         for some in picture.split(_block(9 * picture[0].numel())):
             p = _shifted(at_least_float32(some))
-            second[:9, :9] += p @ p.T
+            second[:9, :9] += (p @ p.mT).sum(0, dtype=torch.float64)  # float32 within a line, where sums are short
     return second / picture.numel()
 
 
 def _shifted(picture):
-    """The nine values of every 3x3 patch, (9, n values)."""
-    high, wide = picture.shape[2:]
-    around = F.pad(picture, (1, 1, 1, 1))
-    return torch.stack([around[..., i : i + high, j : j + wide].flatten() for i in range(3) for j in range(3)])
+    """The nine values of every 3x3 patch, line by line: (B, 1, H, W) -> (B * H, 9, W)."""
+    windows = F.pad(picture, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)  # (B, 1, H, W, 3, 3)
+    return windows.permute(0, 2, 1, 4, 5, 3).flatten(2, 4).flatten(0, 1)
 
 
 def _block(n_values):
     """How many clips with `n_values` values each are worked on at once."""
     return max(1, BLOCK // n_values)
+
+
+def _blocks_of_rows(*maps):
+    """Maps of one shape, (B, C, H, W), as rows (n values, C), some at a time."""
+    n_rows = max(1, BLOCK // 3 // maps[0].shape[1])
+    return zip(*(_rows(x).split(n_rows) for x in maps), strict=True)
 
 
 def _product_type(x):

@@ -216,7 +216,7 @@ def _mean_part_whole_log(z, temperature, tree):
 
 
 def _level_negatives_log(z, temperature, pw_exponent, reduce, tree):
-    """log of the sum of weight * exp(sim / tau) over every whole and every part, one level down, of the other songs, (B,)."""
+    """log of the sum of weight * exp(sim / tau) over every whole and the other songs' parts, one level down, (B,)."""
     n_songs = z[0].shape[0]
     others = ~torch.eye(n_songs, dtype=torch.bool, device=z[0].device)
     weight = length_ratio(z[1].shape[1], z[0].shape[1]) if len(z) > 1 else 1.0

@@ -155,6 +155,7 @@ def test_noise_has_the_drawn_share_of_the_songs_level():
     for i, song in enumerate(augment.draw(keys, RATE, only(noise=1))):
         assert (added[i].std() / wave[i].std()).item() == pytest.approx(song["noise"], rel=0.03)
         assert abs(np.corrcoef(added[i], wave[i])[0, 1]) < 0.05
+        assert abs(np.corrcoef(added[i], added[i - 1])[0, 1]) < 0.05  # every song its own noise
 
 
 def test_delay_is_half_the_song_and_a_quarter_of_its_past():

@@ -7,10 +7,11 @@ import textwrap
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
-from pawlib import model
+from pawlib import encoders, losses, model
 from pawlib.bench import corpora, datasets, engine
 
 TOLERANCE = 1e-5
@@ -191,30 +192,63 @@ def test_small_scale_takes_the_same_songs_for_every_seed(tmp_path, monkeypatch):
         engine.pretrain_at_scale(build, corpus, "music_paw", "fcn_4", scale="tiny", seed=0)
 
 
+class Tiny(torch.nn.Module):
+    """The engine's interface around a few smooth layers: no max pool, whose near ties would differ in float32."""
+
+    sample_rate, n_whole, settings = 16_000, 400, {}
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.nn.Sequential(encoders.BatchNorm(1), torch.nn.Flatten(), torch.nn.Linear(400, 16), torch.nn.Tanh())
+        self.unused = torch.nn.Linear(3, 3)
+
+    def views(self, wave, keys):
+        shift = torch.tensor([[key % 7 / 7.0] for key in keys])
+        return wave[:, None, None], (wave.cos() + shift * wave)[:, None, None]
+
+    def forward(self, wave, view):
+        return self.encoder(torch.cat([wave, view])).chunk(2)
+
+    def objective(self, z, z_aug):
+        return losses.nt_xent(z, z_aug, 0.5), {}
+
+
 TWO_PROCESSES = """
     import sys, torch
     sys.path.insert(0, {tests!r})
-    from test_engine import Songs, build, engine
+    from test_engine import Songs, Tiny, engine
     torch.set_num_threads(1)
     n, freeze, out = int(sys.argv[1]), sys.argv[2] == "frozen", sys.argv[3]
-    paw, store = build(dropout=0.0), Songs()
-    engine.pretrain(paw, store, store.ids, out, n_epochs=1, batch_size=4, n_devices=n, compile=False, precision="32-true",
-                    freeze_batch_norm=freeze, report=lambda line: None, stop_after_steps=None)
+    torch.manual_seed(0)
+    engine.pretrain(Tiny(), Songs(), Songs().ids, out, n_epochs=1, batch_size=4, n_devices=n, compile=False,
+                    precision="32-true", freeze_batch_norm=freeze, report=lambda line: None, stop_after_steps=1)
 """
 
 
 @pytest.mark.parametrize("batch_norm", ["synchronised", "frozen"])
-def test_two_processes_learn_what_one_does(tmp_path, batch_norm):
-    """Gathered negatives with right gradients: after two steps of Adam the weights agree."""
+def test_two_processes_have_the_gradients_of_one(tmp_path, batch_norm):
+    """Gathered negatives with right gradients: Adam's first moment after one step is a tenth of the gradient."""
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(TWO_PROCESSES.format(tests=str(__import__("pathlib").Path(__file__).parent))))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--rdzv_backend=c10d"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_port=0",
+        "--rdzv_backend=c10d",
+    ]
     launch += ["--rdzv_endpoint=localhost:0"]
     for n, command in ((1, [sys.executable]), (2, launch)):
         done = subprocess.run([*command, script, str(n), batch_norm, tmp_path / str(n)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (safetensors.torch.load_file(tmp_path / n / "checkpoint.safetensors") for n in "12")
-    history = [json.loads((tmp_path / n / "history.json").read_text()) for n in "12"]
-    assert history[0][0]["loss"] == pytest.approx(history[1][0]["loss"], abs=TOLERANCE)
-    for name in one:
-        assert torch.allclose(one[name].float(), two[name].float(), atol=TOLERANCE), name
+    one, two = (safetensors.torch.load_file(tmp_path / n / "last.safetensors") for n in "12")
+    told = []
+    for n in "12":
+        with safetensors.safe_open(tmp_path / n / "last.safetensors", framework="pt") as opened:
+            told.append(json.loads(opened.metadata()["told"]))
+    assert told[0]["sums"]["loss"] == pytest.approx(told[1]["sums"]["loss"], abs=TOLERANCE)
+    gradients = [name for name in one if name.endswith("exp_avg")]
+    assert len(gradients) >= 4 and max(one[name].abs().max() for name in gradients) > 1e-4
+    for name in gradients:
+        assert torch.allclose(10 * one[name], 10 * two[name], atol=TOLERANCE), name

@@ -416,7 +416,7 @@ def _batches(model, store, ids, batch_size, seed, epoch, first_step, fabric):
                 waves = [crop(store, ids[i], model.sample_rate, model.n_whole, k) for i, k in zip(indices, keys, strict=True)]
                 _put(ready, ([ids[i] for i in indices], torch.from_numpy(np.stack(waves)), keys), stop)
             _put(ready, None, stop)
-        except Exception as error:  # told in the thread that waits
+        except BaseException as error:  # told in the thread that waits
             _put(ready, error, stop)
 
     threading.Thread(target=fill, daemon=True).start()
@@ -426,7 +426,7 @@ def _batches(model, store, ids, batch_size, seed, epoch, first_step, fabric):
             item = ready.get()
             if item is None:
                 return
-            if isinstance(item, Exception):
+            if isinstance(item, BaseException):
                 raise item
             yield *item, time.perf_counter() - began
     finally:

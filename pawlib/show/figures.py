@@ -18,8 +18,10 @@ import torch
 from IPython.display import Image
 
 LEVEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA3377", "#B8860B", "#56B4E9")
+OTHER_COLOURS = ("#222222", "#B8860B", "#56B4E9", "#888888")  # for what is not a level
 GREY = "#888888"
 WIDTH = 8.0
+FEW_BYTES = 50_000
 STYLE = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
@@ -276,7 +278,7 @@ def curves(x, ys, x_label, y_label, title="", mark=None, log_x=False, log_y=Fals
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 3.6))
-    colours = colours or LEVEL_COLOURS
+    colours = colours or OTHER_COLOURS
     for i, (name, y) in enumerate(ys.items()):
         ax.plot(_array(x), _array(y), _LINES[i % len(_LINES)], color=colours[i % len(colours)], label=name)
     if mark is not None:
@@ -311,22 +313,43 @@ def bars(names, values, y_label, title="", colours=None, form="{:.2f}"):
     return fig, ax
 
 
-def show(fig):
-    """The last line of a cell: the figure as a small picture, and closed, so that the cell does not draw it twice."""
-    picture = image(fig)
+def show(fig, n_colours=128):
+    """The last line of a cell: the figure as a small picture, and closed, so that the cell does not draw it twice.
+
+    Parameters
+    ----------
+    fig : matplotlib Figure
+    n_colours : int, 16..240
+        Fewer make spectrograms smaller: 64 keep a figure of fifteen below 100 kB.
+
+    Returns
+    -------
+    IPython.display.Image
+    """
+    picture = image(fig, n_colours)
     plt.close(fig)
     return picture
 
 
-def image(fig, n_colours=256):
-    """A figure as a small PNG for Jupyter: at most 256 colours, which takes a third of the bytes."""
+def image(fig, n_colours=128):
+    """A figure as a PNG; a large one gets few colours, the levels' own always among them: a third of the bytes."""
     from PIL import Image as Picture
+    from PIL import ImageColor
 
     drawn = io.BytesIO()
     fig.savefig(drawn, format="png", dpi=STYLE["figure.dpi"], bbox_inches="tight", facecolor="white")
     small = io.BytesIO()
-    with Picture.open(drawn) as picture:
-        picture.convert("RGB").quantize(n_colours).save(small, format="png", optimize=True)
+    with Picture.open(drawn) as opened:
+        picture = opened.convert("RGB")
+    picture.save(small, format="png", optimize=True)
+    if small.tell() < FEW_BYTES:
+        return Image(data=small.getvalue(), format="png")
+    small = io.BytesIO()
+    common = picture.quantize(n_colours).getpalette()[: 3 * n_colours]
+    own = [ImageColor.getrgb(colour) for colour in (*LEVEL_COLOURS, "#000000", "#ffffff", GREY)]
+    palette = Picture.new("P", (1, 1))
+    palette.putpalette([*common, *(part for colour in own for part in colour)])
+    picture.quantize(palette=palette, dither=Picture.Dither.NONE).save(small, format="png", optimize=True)
     return Image(data=small.getvalue(), format="png")
 
 

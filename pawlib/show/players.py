@@ -128,7 +128,7 @@ def mp3(clip, sample_rate, gain=1.0, kbps=16):
     wave = _mono(clip)
     if sample_rate != RATE:
         wave = torchaudio.functional.resample(torch.from_numpy(wave), sample_rate, RATE).numpy()
-    level = (_KBPS[1] - kbps) / (_KBPS[1] - _KBPS[0])
+    level = min(0.99, (_KBPS[1] - kbps) / (_KBPS[1] - _KBPS[0]))  # the encoder refuses 1
     file = io.BytesIO()
     soundfile.write(
         file, np.clip(wave * gain, -1, 1), RATE, format="MP3", compression_level=level, bitrate_mode="CONSTANT"

@@ -109,9 +109,11 @@ def notes_of(score):
     Returns
     -------
     np.ndarray, float64 [shape=(n_notes, 4)]
-        Voice, onset, duration, pitch, sorted by voice and onset. Of a chord in one voice the highest note stays.
+        Voice, onset, duration, pitch, sorted by voice and onset. Of a chord in one voice the highest note stays; a part
+        without a note is no voice.
     """
-    rows = [row for voice, part in enumerate(list(score.parts) or [score]) for row in _voice(part, voice)]
+    parts = [part for part in list(score.parts) or [score] if next(_sounding(part), None)]
+    rows = [row for voice, part in enumerate(parts) for row in _voice(part, voice)]
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 

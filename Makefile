@@ -32,8 +32,8 @@ setup: .venv/.installed  ## create .venv and install what requirements.lock pins
 	began=$$SECONDS; echo "$$(date +%T)  started   installation into .venv (about 6 GB, minutes)"; \
 	if [ -f $@ ]; then rm $@; else rm -rf .venv; fi; \
 	"$(PYTHON)" -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment; on Debian install python3.11-venv" >&2; exit 1; }; \
-	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	.venv/bin/pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock; \
+	.venv/bin/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	touch $@; echo "$$(date +%T)  finished  installation, $$((SECONDS - began)) s"
 
 # Under a lock of our own, held as long as Snakemake lives, a lock that Snakemake left behind is stale.
@@ -67,6 +67,7 @@ lab: setup  ## JupyterLab at the first notebook
 publish: setup  ## copy the rows of my runs to data/results, which is committed
 	@python -m pawlib.bench.runlist publish "$(LIST)"
 
-format: setup  ## tidy code, and clean noise (not outputs) from the notebooks
+format: setup  ## tidy code, and take noise and audio (not other outputs) out of the notebooks
 	@ruff format .; ruff check --fix .
 	@nbstripout --keep-output --keep-count --extra-keys "metadata.widgets metadata.papermill cell.metadata.papermill cell.metadata.execution" notebooks/*.ipynb
+	@python -m pawlib.show.tidy notebooks/*.ipynb

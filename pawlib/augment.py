@@ -123,10 +123,8 @@ def apply(wave, songs, sample_rate=16_000):
         if "noise" in song:
             generator = torch.Generator(device=row.device).manual_seed(song["noise_key"])
             row += torch.randn(row.shape, generator=generator, device=row.device) * (song["noise"] * row.std())
-    filtered = [i for i, song in enumerate(songs) if "high_pass_hz" in song or "low_pass_hz" in song]
-    if filtered:
-        out[filtered] = _filter(out[filtered], [songs[i] for i in filtered], sample_rate)
-    for row, song in zip(out, songs, strict=True):
+        if "high_pass_hz" in song or "low_pass_hz" in song:
+            row.copy_(_filter(row, song, sample_rate))
         if "delay" in song:
             late = torch.zeros_like(row)
             late[song["delay"] :] = DELAY_VOLUME * row[: -song["delay"]]
@@ -184,18 +182,16 @@ def _stretch(spectrum, rate):
     return loud * (running * (phasor[before[middle]] / running[middle]))
 
 
-def _filter(wave, songs, sample_rate):
-    """Second-order Butterworth high- or low-pass of each song, in the frequency domain: (B, L) -> (B, L)."""
+def _filter(wave, song, sample_rate):
+    """Second-order Butterworth high- or low-pass in the frequency domain: (L,) -> (L,)."""
     n_samples = wave.shape[-1]
     n_fft = n_samples + n_samples // 64 * 2 if n_samples >= 64 else 2 * n_samples  # room for the filter's ringing
     omega = torch.fft.rfftfreq(n_fft, device=wave.device).mul_(2 * math.pi)
     z1 = torch.polar(torch.ones_like(omega), -omega)
     z2 = z1 * z1
-    spectrum = torch.fft.rfft(wave, n=n_fft)
-    for row, song in zip(spectrum, songs, strict=True):
-        b, a = _butterworth(song, sample_rate)
-        row.mul_((b[0] + b[1] * z1 + b[2] * z2) / (a[0] + a[1] * z1 + a[2] * z2))
-    return torch.fft.irfft(spectrum, n=n_fft)[:, :n_samples]
+    b, a = _butterworth(song, sample_rate)
+    response = (b[0] + b[1] * z1 + b[2] * z2) / (a[0] + a[1] * z1 + a[2] * z2)
+    return torch.fft.irfft(torch.fft.rfft(wave, n=n_fft).mul_(response), n=n_fft)[:n_samples]
 
 
 def _butterworth(song, sample_rate):

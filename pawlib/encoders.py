@@ -52,7 +52,9 @@ class BatchNorm(nn.BatchNorm2d):
             var = all_reduce(var + (own_mean - mean).square()) / n_devices  # no difference of large squares
             n *= n_devices
         if n < 2:
-            raise ValueError("batch norm in training needs more than one value per channel: is the batch a single clip?")
+            raise ValueError(
+                "batch norm in training needs more than one value per channel: is the batch a single clip?"
+            )
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.running_var.lerp_((var * (n / (n - 1))).to(self.running_var), self.momentum)

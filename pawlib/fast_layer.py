@@ -13,13 +13,16 @@ Conventions
     x : Tensor [shape=(B, C, H, W)]; weight : Tensor [shape=(D, C, 3, 3)]; pool : (int, int) of (frequency, time).
     Maps are without the convolution's bias: the maximum does not change by it, the caller adds it to mean and shift.
     Data types: products in the one autocast asks for, sums in float32 or wider (float64 stays).
-    A block is a few clips whose map fits into the cache. Small pieces of memory are also used again at once, where large
+    A block is a few clips whose map fits into the cache. Small pieces of memory are also used again at once, while large
     ones are asked of the system and given back, page by page, at every operation.
 
 Told in: notebooks/90_speed.ipynb
 """
 
+import functools
 import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +32,7 @@ BLOCK = 1_500_000  # values of a map that are worked on at once
 
 
 def applies(x):
-    """Whether the fast path is one here: on a CPU, unless torch.compile is tracing, which fuses the plain way itself."""
+    """Whether the fast path is one here: on a CPU, unless torch.compile is tracing; it fuses the plain way itself."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -54,8 +57,8 @@ def conv_pool(x, weight, pool, statistics=True):
 def picture_conv_pool(picture, gain, offset, weight, pool, statistics=True):
     """`conv_pool` of x = gain * picture + offset for a picture that needs no gradient: log-mels, standardised.
 
-    Its map is never kept. gain and offset are learnt through the kernel: a second channel, which is 1 inside the picture
-    and 0 around it, meets offset * weight.
+    Its map is never kept. gain and offset are learnt through the kernel: a second channel, which is 1 inside the
+    picture and 0 around it, meets offset * weight.
 
     Parameters
     ----------
@@ -93,23 +96,20 @@ class _ConvPool(Function):
     def forward(ctx, x, weight, pool, statistics, keep):
         x = x.contiguous(memory_format=torch.channels_last)
         kernel = weight.to(x.dtype, memory_format=torch.channels_last)
-        n_clips = _block(weight.shape[0] * x.shape[2] * x.shape[3])
-        raws, pooled = [], []
-        first, second = torch.zeros(2, len(weight), dtype=torch.float64)
-        for some in x.split(n_clips):
+
+        def block(some):
             raw = F.conv2d(some, kernel, padding=1)
-            pooled.append(F.max_pool2d(raw, pool))
-            if statistics:
-                rows = at_least_float32(_rows(raw))
-                first += rows.sum(0)
-                second += (rows * rows).sum(0)
-            if keep:
-                raws.append(raw)
-        n = x.shape[0] * x.shape[2] * x.shape[3]
-        mean, var = first / n, second / n - (first / n).square()
-        ctx.pool, ctx.n, ctx.n_clips = pool, n, n_clips
-        ctx.save_for_backward(x, weight, mean, *raws)
-        return torch.cat(pooled), mean.to(weight), var.clamp_min(0).to(weight)
+            rows = at_least_float32(_rows(raw)) if statistics else raw.new_zeros(1, len(weight))
+            return F.max_pool2d(raw, pool), rows.sum(0).double(), (rows * rows).sum(0).double(), raw if keep else None
+
+        n_clips = _clips(x, weight.shape[0] * x[0, 0].numel())
+        pooled, first, second, raws = zip(*_over_blocks(block, x.split(n_clips)), strict=True)
+        ctx.pool, ctx.n_clips, ctx.n = pool, n_clips, x[:, 0].numel()
+        mean = sum(first) / ctx.n
+        var = (sum(second) / ctx.n - mean.square()).clamp_min(0)
+        if keep:
+            ctx.save_for_backward(x, weight, mean, *raws)
+        return torch.cat(pooled), mean.to(weight), var.to(weight)
 
     @staticmethod
     def backward(ctx, g_pooled, g_mean, g_var):
@@ -118,22 +118,22 @@ class _ConvPool(Function):
         slope = 2 * g_var.double() / ctx.n  # of the variance: slope * (raw - mean)
         constant = g_mean.double() / ctx.n - slope * mean
         slope, constant = (_per_channel(v.to(weight)) for v in (slope, constant))
-        g_weight = torch.zeros_like(weight)
-        g_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        for i, (some, raw, g) in enumerate(zip(x.split(ctx.n_clips), raws, g_pooled.split(ctx.n_clips), strict=True)):
+        wanted = (ctx.needs_input_grad[0], True, False)
+
+        def block(some, raw, g):
+            sizes = (ctx.pool, ctx.pool, (0, 0), (1, 1))
             best = F.max_pool2d(raw, ctx.pool, return_indices=True)[1]
-            g = g.contiguous(memory_format=torch.channels_last)
-            g_raw = torch.ops.aten.max_pool2d_with_indices_backward(
-                g, raw, ctx.pool, ctx.pool, (0, 0), (1, 1), False, best
+            g = torch.ops.aten.max_pool2d_with_indices_backward(
+                g.contiguous(memory_format=torch.channels_last), raw, *sizes, False, best
             )
-            g_raw = (at_least_float32(raw) * slope).add_(constant).add_(g_raw).to(x.dtype)
-            of_x, of_weight, _ = torch.ops.aten.convolution_backward(
-                g_raw, some, kernel, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (g_x is not None, True, False)
+            g = torch.addcmul(constant, at_least_float32(raw), slope).add_(g).to(x.dtype)
+            return torch.ops.aten.convolution_backward(
+                g, some, kernel, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, wanted
             )
-            g_weight += of_weight
-            if g_x is not None:
-                g_x[i * ctx.n_clips : i * ctx.n_clips + len(some)] = of_x
-        return g_x, g_weight, None, None, None
+
+        blocks = _over_blocks(block, x.split(ctx.n_clips), raws, g_pooled.split(ctx.n_clips))
+        g_x, g_weight, _ = zip(*blocks, strict=True)
+        return torch.cat(g_x) if wanted[0] else None, sum(g.to(weight) for g in g_weight), None, None, None
 
 
 class _PictureConvPool(Function):
@@ -142,14 +142,16 @@ class _PictureConvPool(Function):
     @staticmethod
     def forward(ctx, picture, taps, pool):
         kernel = taps.to(picture.dtype).T.contiguous()  # (18, D)
-        high, wide = picture.shape[2] // pool[0], picture.shape[3] // pool[1]
-        n_clips = _block(len(taps) * picture.shape[2] * picture.shape[3] // 4)
-        pooled = picture.new_empty(len(picture) * high * wide, len(taps))
-        for some, best in zip(picture.split(n_clips), pooled.split(n_clips * high * wide), strict=True):
-            best.fill_(-torch.inf)
-            for patches in _patches(some, pool):
-                torch.maximum(best, patches.T @ kernel, out=best)
-        pooled = pooled.view(len(picture), high, wide, len(taps)).permute(0, 3, 1, 2)
+
+        def block(some):
+            places = (patches.T @ kernel for patches in _patches(some, pool))
+            best = next(places)
+            for place in places:
+                torch.maximum(best, place, out=best)
+            return best.unflatten(0, (len(some), picture.shape[2] // pool[0], -1)).permute(0, 3, 1, 2)
+
+        n_clips = _clips(picture, len(taps) * picture[0].numel() // 4)
+        pooled = torch.cat(_over_blocks(block, picture.split(n_clips)))
         ctx.pool, ctx.n_clips = pool, n_clips
         ctx.save_for_backward(picture, kernel, pooled)
         return pooled
@@ -157,15 +159,18 @@ class _PictureConvPool(Function):
     @staticmethod
     def backward(ctx, g_pooled):
         picture, kernel, pooled = ctx.saved_tensors
-        g_taps = torch.zeros(kernel.shape, dtype=at_least_float32(kernel).dtype)
-        parts = (v.split(ctx.n_clips) for v in (picture, pooled, g_pooled))
-        for some, best, g in zip(*parts, strict=True):
+
+        def block(some, best, g):
             best, left = _rows(best), _rows(g).clone()
+            g_taps = 0
             for patches in _patches(some, ctx.pool):
                 winner = (patches.T @ kernel).eq_(best).mul_(left)  # the gradient, where the maximum was here
                 left.sub_(winner)  # of equal ones the first has it
-                g_taps += patches @ winner
-        return None, g_taps.T, None
+                g_taps += at_least_float32(patches @ winner)
+            return g_taps
+
+        parts = (v.split(ctx.n_clips) for v in (picture, pooled, g_pooled))
+        return None, sum(_over_blocks(block, *parts)).T, None
 
 
 class _ScaleShiftReLU(Function):
@@ -174,8 +179,11 @@ class _ScaleShiftReLU(Function):
     @staticmethod
     def forward(ctx, x, scale, shift):
         out = torch.empty_like(x, memory_format=torch.channels_last)
-        for some, result in _blocks_of_rows(x, out):
+
+        def block(some, result):
             result.copy_(torch.addcmul(shift, at_least_float32(some), scale).relu_())
+
+        _over_blocks(block, *_split_rows(x, out))
         ctx.save_for_backward(x, scale, out)
         return out
 
@@ -183,17 +191,19 @@ class _ScaleShiftReLU(Function):
     def backward(ctx, g):
         x, scale, out = ctx.saved_tensors
         g_x = torch.empty_like(out)
-        g_scale, g_shift = torch.zeros_like(scale), torch.zeros_like(scale)
-        for some, result, g_result, g_some in _blocks_of_rows(x, out, g, g_x):
+
+        def block(some, result, g_result, g_some):
             passed = at_least_float32(torch.ops.aten.threshold_backward(g_result, result, 0))
-            g_shift += passed.sum(0)
-            g_scale += (passed * at_least_float32(some)).sum(0)
-            g_some.copy_(passed.mul_(scale))
+            sums = (passed * at_least_float32(some)).sum(0), passed.sum(0)
+            g_some.copy_(passed * scale)
+            return sums
+
+        g_scale, g_shift = map(sum, zip(*_over_blocks(block, *_split_rows(x, out, g, g_x)), strict=True))
         return g_x, g_scale, g_shift
 
 
 def _patches(picture, pool):
-    """The 3x3 patches of picture and ones, (18, n pooled values), for one place in the pool after the other, in order."""
+    """The 3x3 patches of picture and ones, (18, n pooled values), for one place in the pool after the other."""
     both = F.pad(torch.cat([picture, torch.ones_like(picture)], dim=1), (1, 1, 1, 1))
     windows = both.unfold(2, pool[0] + 2, pool[0]).unfold(3, pool[1] + 2, pool[1])  # what one pooled value sees
     windows = windows.permute(1, 4, 5, 0, 2, 3).flatten(3)  # (2, pool + 2, pool + 2, n pooled values)
@@ -210,10 +220,12 @@ def _patch_moments(picture):
     second[9:, 9:] = len(picture) * (of_ones @ of_ones.mT).sum(0)
     second[:9, 9:] = (_shifted(total) @ of_ones.mT).sum(0)
     second[9:, :9] = second[:9, 9:].T
-    with torch.autocast("cpu", enabled=False):
-        for some in picture.split(_block(9 * picture[0].numel())):
-            p = _shifted(at_least_float32(some))
-            second[:9, :9] += (p @ p.mT).sum(0, dtype=torch.float64)  # float32 within a line, where sums are short
+
+    def block(some):
+        p = _shifted(at_least_float32(some))
+        return (p @ p.mT).sum(0, dtype=torch.float64)  # float32 within a line, where sums are short
+
+    second[:9, :9] = sum(_over_blocks(block, picture.split(_clips(picture, 9 * picture[0].numel()))))
     return second / picture.numel()
 
 
@@ -223,15 +235,42 @@ def _shifted(picture):
     return windows.permute(0, 2, 1, 4, 5, 3).flatten(2, 4).flatten(0, 1)
 
 
-def _block(n_values):
-    """How many clips with `n_values` values each are worked on at once."""
-    return max(1, BLOCK // n_values)
+def _over_blocks(function, *parts):
+    """[function(*blocks), ...] in the blocks' order; as many at once as torch has threads, each alone on its core.
+
+    So every core keeps its own block in its own cache, and none waits for another after each operation.
+    """
+    inference, n_threads = torch.is_inference_mode_enabled(), torch.get_num_threads()
+
+    def run(*blocks):  # modes belong to a thread
+        with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return function(*blocks)
+
+    if n_threads == 1:
+        return list(map(run, *parts))
+    try:
+        return list(_workers(n_threads).map(run, *parts))
+    finally:
+        torch.set_num_threads(n_threads)  # what the workers set for themselves, new threads would inherit
 
 
-def _blocks_of_rows(*maps):
-    """Maps of one shape, (B, C, H, W), as rows (n values, C), some at a time."""
+@functools.cache
+def _workers(n_threads):
+    return ThreadPoolExecutor(n_threads, "pawlib", initializer=torch.set_num_threads, initargs=(1,))
+
+
+os.register_at_fork(after_in_child=_workers.cache_clear)
+
+
+def _clips(x, n_values):
+    """How many clips of `n_values` values each make a block: as the cache has room, and something for every thread."""
+    return max(1, min(BLOCK // n_values, -(-len(x) // torch.get_num_threads())))
+
+
+def _split_rows(*maps):
+    """Blocks of several maps of one shape (B, C, H, W), as rows (n values, C)."""
     n_rows = max(1, BLOCK // 3 // maps[0].shape[1])
-    return zip(*(_rows(x).split(n_rows) for x in maps), strict=True)
+    return [_rows(x).split(n_rows) for x in maps]
 
 
 def _product_type(x):

@@ -10,13 +10,24 @@ RNG = np.random.default_rng(0)
 NOISE = RNG.normal(0, 0.1, 32_000).astype(np.float32)
 
 
-def test_log_mel_statistics_are_mean_and_deviation_of_torchaudios_spectrogram():
-    import librosa
+def _slow_log_mel(wave):
+    """Reflected frames, Hann window, power spectrum, triangles on the HTK mel scale, decibel: 128 rows."""
+    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 130) / 2595) - 1)
+    at_hz = np.arange(513) * 16_000 / 1024
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
+    padded = np.pad(wave.astype(float), 512, mode="reflect")
+    columns = []
+    for start in range(0, len(wave) + 1, 512):
+        power = np.abs(np.fft.rfft(padded[start : start + 1024] * window)) ** 2
+        up = [(at_hz - edges[k]) / (edges[k + 1] - edges[k]) for k in range(129)]
+        bands = [np.sum(power * np.clip(np.minimum(up[k], 1 - up[k + 1]), 0, None)) for k in range(128)]
+        columns.append(10 * np.log10(np.maximum(bands, 1e-10)))
+    return np.array(columns).T
 
-    mel = librosa.feature.melspectrogram(
-        y=NOISE, sr=16_000, n_fft=1024, hop_length=512, n_mels=128, htk=True, norm=None, pad_mode="reflect"
-    )
-    decibel = 10 * np.log10(np.maximum(mel, 1e-10))
+
+def test_log_mel_statistics_are_mean_and_deviation_of_the_spectrogram_in_slow_loops():
+    decibel = _slow_log_mel(NOISE)
+    decibel = np.maximum(decibel, decibel.max() - 80)
     found = baselines.log_mel_statistics(NOISE, 16_000)
     assert found.shape == (256,)
     np.testing.assert_allclose(found[:128], decibel.mean(1), atol=0.02)
@@ -28,8 +39,8 @@ def test_order_in_time_is_not_heard(statistics):
     """A clip and the clip with its halves exchanged have the same statistics, but for the frames at the joint."""
     parts = [NOISE[:16_384], np.sin(np.arange(16_384) * 0.1).astype(np.float32)]
     a, b = (statistics(np.concatenate(order), 16_000) for order in (parts, parts[::-1]))
-    np.testing.assert_allclose(a, b, atol=3)
-    assert np.abs(a - statistics(parts[0], 16_000)).max() > 10
+    moved, kept = np.abs(a - b).max(), np.abs(a - statistics(parts[0], 16_000)).max()
+    assert moved < 0.2 * kept
 
 
 def test_mfcc_statistics_have_two_numbers_per_coefficient():
@@ -38,7 +49,11 @@ def test_mfcc_statistics_have_two_numbers_per_coefficient():
 
 @pytest.mark.parametrize(
     ("wave", "message"),
-    [(np.zeros((2, 4000)), "expected \\(n_samples,\\)"), (np.zeros(100), "at least 1024"), (np.full(4000, np.nan), "NaN")],
+    [
+        (np.zeros((2, 4000)), "expected \\(n_samples,\\)"),
+        (np.zeros(100), "at least 1024"),
+        (np.full(4000, np.nan), "NaN"),
+    ],
 )
 def test_audio_that_is_none_is_refused(wave, message):
     with pytest.raises(ValueError, match=message):
@@ -66,7 +81,9 @@ def test_c_is_chosen_on_validation():
 
 def test_features_and_targets_must_fit():
     with pytest.raises(ValueError, match="train: features"):
-        baselines.logistic_probe(np.zeros((3, 2)), np.zeros((4, 1)), np.zeros((3, 2)), np.zeros((3, 1)), np.zeros((3, 2)))
+        baselines.logistic_probe(
+            np.zeros((3, 2)), np.zeros((4, 1)), np.zeros((3, 2)), np.zeros((3, 1)), np.zeros((3, 2))
+        )
 
 
 def test_a_random_encoder_is_the_same_for_the_same_seed_and_leaves_torchs_generator_alone():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pawlib.show import tidy
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIGURE_BYTES, NOTEBOOK_BYTES = 100_000, 1_500_000
@@ -126,6 +128,18 @@ def test_no_notebook_runs_another(path):
     assert [line for line in magic if re.match(r"%+run\b|!.*ipynb", line)] == []
 
 
-@pytest.mark.parametrize("said", ["/tmp/data", "saved to /root/x.png", "'/home/a/b'"])
-def test_machine_paths_are_seen(said):
-    assert MACHINE_PATH.search(said) and not MACHINE_PATH.search("data/runs/tmp/x and https://a.b/home/c")
+def test_audio_is_taken_out_and_nothing_else(tmp_path):
+    html = {"output_type": "display_data", "metadata": {}, "data": {"text/html": ["<p><au", "dio src=x>"]}}
+    picture = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "abc"}}
+    cell = {"cell_type": "code", "execution_count": 3, "metadata": {}, "source": "é", "outputs": [html, picture]}
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": [cell, {"cell_type": "markdown", "metadata": {}, "source": ""}]}))
+    assert tidy.drop_audio(path) == 1
+    assert load(path)["cells"][0] == cell | {"outputs": [picture]}
+    assert tidy.drop_audio(path) == 0
+
+
+@pytest.mark.parametrize("folder", ["home", "root", "tmp", "Users", "mnt"])
+def test_machine_paths_are_seen(folder):
+    assert MACHINE_PATH.search(f"saved to /{folder}/x.png") and MACHINE_PATH.search(f"'/{folder}/a/b'")
+    assert not MACHINE_PATH.search(f"data/runs/{folder}/x and https://a.b/{folder}/c")

@@ -28,7 +28,9 @@ def small():
 def few():
     """Six quick tracks of the toy twin, one of each split at least."""
     quick = [recipe for recipe in mtat.plan("toy", 0) if recipe["collection"] in ("ryan", "aird", "oneill")]
-    return [next(r for r in quick if r["split"] == split) for split in ("valid", "test")] + [r for r in quick if r["split"] == "train"][:4]
+    return [next(r for r in quick if r["split"] == split) for split in ("valid", "test")] + [
+        r for r in quick if r["split"] == "train"
+    ][:4]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def test_the_registry_describes_scores_as_they_are():
 
 def test_the_first_bars_of_a_tune_by_hand():
     notes = scores.load("ryansMammoth/LanigansBallJig.abc")
-    assert notes[:7, scores.PITCH].tolist() == [66, 64, 66, 67, 67, 69, 67][:4] + notes[4:7, scores.PITCH].tolist()
+    assert notes[:4, scores.PITCH].tolist() == [66, 64, 66, 67]
     assert notes[:4, scores.DURATION].tolist() == [0.5, 1.0, 0.5, 1.0]
     assert (np.diff(notes[:, scores.ONSET]) > 0).all()
 
@@ -239,7 +241,9 @@ def test_parallel_thirds_stay_in_the_scale():
 
 
 def _part(tag):
-    return _recipe(events=[{"tag": tag, "group": "part", "start_s": 10.0, "end_s": 14.0}], texture="parallel", n_voices=2)
+    return _recipe(
+        events=[{"tag": tag, "group": "part", "start_s": 10.0, "end_s": 14.0}], texture="parallel", n_voices=2
+    )
 
 
 def test_a_silence_is_silent_and_only_there():
@@ -379,7 +383,11 @@ def test_a_run_that_was_stopped_is_finished_with_the_same_bytes(twin, few, tmp_p
     before, kept = _audio(root), (root / few[1]["file"]).stat().st_mtime_ns
     (root / few[0]["file"]).unlink()
     (root / few[2]["file"]).with_suffix(".json").unlink()
-    identity = {key: value for key, value in read_json(root / "twin.json").items() if key in ("name", "version", "seed", "size", "n_tracks")}
+    identity = {
+        key: value
+        for key, value in read_json(root / "twin.json").items()
+        if key in ("name", "version", "seed", "size", "n_tracks")
+    }
     (root / "twin.json").unlink()
     write_json(root / "making.json", identity)
     monkeypatch.setattr(mtat, "plan", lambda size, seed: few)
@@ -407,7 +415,9 @@ def test_a_second_run_waits_for_the_lock(tmp_path):
             print("in", flush=True)
     """)
     with mtat._alone(tmp_path):
-        other = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True, env=os.environ)
+        other = subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True, env=os.environ
+        )
         assert other.stdout.readline() == "asking\n"
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(0.5)

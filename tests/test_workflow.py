@@ -17,7 +17,8 @@ PARAMETERS = {
     "10_pretrain_music_paw": 'scale = "toy"  # toy | small\ncorpus = "twin"\nseed = 0\n'
     'variant = "hc"  # hc | baseline\nencoder = "fcn_4"\n',
     "30_linear_probe_mtat": 'scale = "toy"  # toy | small\ncorpus = "twin"\nseed = 0\n'
-    'system = "random"  # hc | baseline | random\nencoder = "fcn_4"\ncheckpoint = ""  # a file\n',
+    'system = "random"  # hc | baseline | random\nencoder = "fcn_4"\ncheckpoint = ""  # a file\n'
+    'levels = "shortest"  # shortest | top\n',
     "61_table1": 'rows = "committed"  # committed | mine\n',
 }
 
@@ -100,6 +101,13 @@ def test_probe_waits_for_its_own_checkpoint_and_the_table_for_rows(desk):
     assert (made.needs, probe.needs, random.needs) == ((), (made.output,), ())
     assert set(table.needs) == {probe.output, random.output}
     assert made.parameters == {"scale": "small", "seed": 0, "variant": "hc"} and table.parameters == {"rows": "mine"}
+
+
+def test_reading_off_its_default_is_a_run_of_its_own_on_the_same_checkpoint(desk):
+    probe = "30_linear_probe_mtat, system: hc"
+    made, plain, top = desk(items("10_pretrain_music_paw, variant: hc", probe, f"{probe}, levels: top"))
+    assert top.id == "mtat-twin.small.hc.fcn_4.linear_probe.top.seed0" != plain.id
+    assert top.needs == plain.needs == (made.output,)
 
 
 def test_scale_can_be_given_instead(desk):

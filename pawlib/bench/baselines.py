@@ -144,7 +144,9 @@ def logistic_probe(train_x, train_y, valid_x, valid_y, test_x, cs=CS):
 
     for name, x, y in (("train", train_x, train_y), ("valid", valid_x, valid_y)):
         if len(x) != len(y) or np.ndim(y) != 2:
-            raise ValueError(f"{name}: features {np.shape(x)} and targets {np.shape(y)}, expected one row of targets each")
+            raise ValueError(
+                f"{name}: features {np.shape(x)} and targets {np.shape(y)}, expected one row of targets each"
+            )
     scale = StandardScaler().fit(train_x)
     train_x, valid_x, test_x = (scale.transform(x) for x in (train_x, valid_x, test_x))
     tried = [(_macro_roc_auc(valid_y, _fit(train_x, train_y, valid_x, c)), -c, c) for c in cs]
@@ -178,7 +180,9 @@ def _checked(wave):
     """The waveform as a float32 tensor."""
     wave = torch.as_tensor(np.asarray(wave), dtype=torch.float32)
     if wave.ndim != 1 or len(wave) < N_FFT:
-        raise ValueError(f"audio of shape {tuple(wave.shape)}: expected (n_samples,), at least {N_FFT}; was it mixed down to mono?")
+        raise ValueError(
+            f"audio of shape {tuple(wave.shape)}: expected (n_samples,), at least {N_FFT}; was it mixed down to mono?"
+        )
     if not torch.isfinite(wave).all():
         raise ValueError("the audio holds NaN or infinite samples: is the file damaged?")
     return wave

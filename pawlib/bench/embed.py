@@ -13,10 +13,12 @@ Told in: notebooks/30_linear_probe_mtat.ipynb
 
 import contextlib
 import hashlib
+import inspect
 import json
 import math
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 import torchaudio
@@ -63,22 +65,35 @@ def splits(model, corpus, levels="shortest", cache=True):
     return {part: _joined(features, parts[part], levels) for part, features in per_level.items()}
 
 
-def statistics(function, corpus):
+def statistics(function, corpus, cache=True):
     """Features that need no encoder, one row per track: `function(wave, sample_rate)`, e.g. of bench.baselines.
+
+    Parameters
+    ----------
+    function : callable (wave [shape=(n_samples,)], sample_rate) -> array [shape=(width,)]
+    corpus : corpora.Corpus
+    cache : bool
+        As in `splits`, under the function's name and source.
 
     Returns
     -------
     dict {"train" | "valid" | "test": protocols.ClipFeatures}
     """
+    source = inspect.getsource(inspect.getmodule(function))
     made = {}
     for part in ("train", "valid", "test"):
         tracks = getattr(corpus.splits, part)
-        rows = [
-            function(corpus.store.read(t.id), corpus.store.sample_rate(t.id))
-            for t in progress(tracks, what=f"{function.__name__}, {part}", unit="tracks")
-        ]
-        x = torch.from_numpy(np.stack(rows).astype(np.float32))
-        made[part] = _as_clips(x, torch.arange(len(tracks)), tracks)
+        name = hashlib.sha256(json.dumps([function.__name__, source, [t.id for t in tracks]]).encode()).hexdigest()[:32]
+
+        def compute(tracks=tracks, part=part):
+            what = f"{function.__name__.replace('_', ' ')}, {part}"
+            rows = [
+                function(corpus.store.read(t.id), corpus.store.sample_rate(t.id))
+                for t in progress(tracks, what=what, unit="tracks")
+            ]
+            return torch.from_numpy(np.stack(rows).astype(np.float32)), torch.arange(len(tracks))
+
+        made[part] = _as_clips(*_kept(corpus, name, compute, cache), tracks)
     return made
 
 
@@ -106,11 +121,18 @@ def clips_of(wave, n_clip):
 
 def _features(model, corpus, tracks, level, what, cache):
     """(x, track_index) of one level, from the cache or by a pass over the tracks."""
-    path = paths.store(corpus.name) / "features" / f"{_fingerprint(model, tracks, level)}.safetensors"
+    name = _fingerprint(model, tracks, level)
+    return _kept(corpus, name, lambda: _pass(model, corpus.store, tracks, level, what), cache)
+
+
+def _kept(corpus, name, compute, cache):
+    """What was computed under this name before, or now; a damaged file of the cache is made again."""
+    path = paths.store(corpus.name) / "features" / f"{name}.safetensors"
     if cache and path.is_file():
-        kept = safetensors.torch.load_file(path)
-        return kept["x"], kept["track_index"]
-    x, track_index = _pass(model, corpus.store, tracks, level, what)
+        with contextlib.suppress(safetensors.SafetensorError):
+            kept = safetensors.torch.load_file(path)
+            return kept["x"], kept["track_index"]
+    x, track_index = compute()
     if cache:
         with atomic(path) as part:
             safetensors.torch.save_file({"x": x, "track_index": track_index}, part)

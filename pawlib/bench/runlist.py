@@ -249,7 +249,9 @@ def _placed(notebook, values, given):
         identity = ".".join([*words, *([f"seed{values['seed']}"] if "seed" in values else [])])
         folder = paths.runs() / identity
         return Run(identity, notebook, given, folder, folder / "finished", (), corpus)
-    identity = results.make_id(system, values["encoder"], corpus[2], protocol, values["scale"], values["seed"])
+    tag = values.get("levels", "shortest") if values["encoder"] != results.NONE else "shortest"
+    tag = None if tag == "shortest" else tag  # reading R11 off its default
+    identity = results.make_id(system, values["encoder"], corpus[2], protocol, values["scale"], values["seed"], tag)
     folder = paths.runs() / identity
     return Run(identity, notebook, given, folder, folder / output, (), corpus)
 
@@ -284,7 +286,8 @@ def _checkpoint(run, made, name):
     system = run.id.split(".")[2]
     if system not in variants:
         return ()
-    folder = run.folder.with_name(run.id.replace(".linear_probe.", ".pretrain."))
+    corpus, scale, _, encoder, *_, seed = run.id.split(".")
+    folder = paths.runs() / ".".join([corpus, scale, system, encoder, "pretrain", seed])
     if folder not in made and not (folder / "checkpoint.safetensors").is_file():
         raise ValueError(
             f"{name}: {run.id} loads a checkpoint that no item makes; add an item with "

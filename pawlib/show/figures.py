@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import Image
+from matplotlib.colors import to_rgb
 
 LEVEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA3377", "#B8860B", "#56B4E9")
 OTHER_COLOURS = ("#222222", "#B8860B", "#56B4E9", "#888888")  # for what is not a level
@@ -313,28 +314,27 @@ def bars(names, values, y_label, title="", colours=None, form="{:.2f}"):
     return fig, ax
 
 
-def show(fig, n_colours=128):
+def show(fig, n_shades=40):
     """The last line of a cell: the figure as a small picture, and closed, so that the cell does not draw it twice.
 
     Parameters
     ----------
     fig : matplotlib Figure
-    n_colours : int, 16..240
-        Fewer make spectrograms smaller: 64 keep a figure of fifteen below 100 kB.
+    n_shades : int, 2..200
+        Shades of its colour map that a large figure keeps: 40 keep fifteen spectrograms at 100 kB or below.
 
     Returns
     -------
     IPython.display.Image
     """
-    picture = image(fig, n_colours)
+    picture = image(fig, n_shades)
     plt.close(fig)
     return picture
 
 
-def image(fig, n_colours=128):
-    """A figure as a PNG; a large one gets few colours, the levels' own always among them: a third of the bytes."""
+def image(fig, n_shades=40):
+    """A figure as a PNG; one of more than 50 kB gets few colours: those of its map, the levels' own, and greys."""
     from PIL import Image as Picture
-    from PIL import ImageColor
 
     drawn = io.BytesIO()
     fig.savefig(drawn, format="png", dpi=STYLE["figure.dpi"], bbox_inches="tight", facecolor="white")
@@ -342,15 +342,22 @@ def image(fig, n_colours=128):
     with Picture.open(drawn) as opened:
         picture = opened.convert("RGB")
     picture.save(small, format="png", optimize=True)
-    if small.tell() < FEW_BYTES:
-        return Image(data=small.getvalue(), format="png")
-    small = io.BytesIO()
-    common = picture.quantize(n_colours).getpalette()[: 3 * n_colours]
-    own = [ImageColor.getrgb(colour) for colour in (*LEVEL_COLOURS, "#000000", "#ffffff", GREY)]
-    palette = Picture.new("P", (1, 1))
-    palette.putpalette([*common, *(part for colour in own for part in colour)])
-    picture.quantize(palette=palette, dither=Picture.Dither.NONE).save(small, format="png", optimize=True)
+    if small.tell() > FEW_BYTES:
+        palette = Picture.new("P", (1, 1))
+        palette.putpalette(_palette(fig, n_shades))
+        small = io.BytesIO()
+        picture.quantize(palette=palette, dither=Picture.Dither.NONE).save(small, format="png", optimize=True)
     return Image(data=small.getvalue(), format="png")
+
+
+def _palette(fig, n_shades):
+    """Bytes of a palette: shades of the figure's maps, greys, and the levels' colours, also paled for thin letters."""
+    maps = {picture.cmap.name: picture.cmap for axis in fig.axes for picture in axis.images}
+    shades = [colours(np.linspace(0, 1, n_shades // len(maps)))[:, :3] for colours in maps.values()]
+    greys = np.repeat(np.linspace(0, 1, 8)[:, None], 3, axis=1)
+    own = np.array([to_rgb(colour) for colour in LEVEL_COLOURS])
+    paled = [1 - share * (1 - own) for share in (1.0, 0.6, 0.25)]
+    return (np.concatenate([*shades, greys, *paled]) * 255).round().astype(np.uint8).ravel().tolist()
 
 
 def _array(x):

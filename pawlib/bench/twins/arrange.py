@@ -138,7 +138,8 @@ def excerpt(lines, recipe, rng):
     first_q = start_q + np.floor(rng.uniform(0, 1) * slack_q)
     begins = {"A": first_q, "B": end_q - section_q if slack_q < section_q else first_q + section_q}
     cut = [
-        np.concatenate([_cut(line, begins[name], section_q, k * section_q) for k, name in enumerate(form)]) for line in lines
+        np.concatenate([_cut(line, begins[name], section_q, k * section_q) for k, name in enumerate(form)])
+        for line in lines
     ]
     return [line for line in cut if len(line)], length_q
 
@@ -180,7 +181,7 @@ def perform(timed, recipe, parts):
 
 
 def additions(timed, recipe, parts, beat_hz):
-    """The part events that add notes: drums (on beats of `beat_hz`, halved until slow enough), choir pad, pedal note."""
+    """The part events that add notes: drums on beats of `beat_hz` (halved if fast), choir pad, pedal note."""
     played = []
     tonic = recipe["tonic"] if recipe["tonic"] is not None else int(timed[-1][0, 2]) % 12
     if "drums" in parts:

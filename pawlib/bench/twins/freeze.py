@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 from pawlib import paths
 from pawlib.bench import baselines
@@ -45,7 +46,9 @@ def read(root):
         header, *rows = csv.reader(file, delimiter="\t")
     folders = {digit: split for split, digits in mtat.FOLDERS.items() for digit in digits}
     targets = np.array([row[1:-1] for row in rows], dtype=np.float32)
-    waves = [soundfile.read(root / row[-1], dtype="float32")[0] for row in progress(rows, what="reading", unit="tracks")]
+    waves = [
+        soundfile.read(root / row[-1], dtype="float32")[0] for row in progress(rows, what="reading", unit="tracks")
+    ]
     return waves, targets, np.array([folders[row[-1][0]] for row in rows]), header[1:-1]
 
 
@@ -61,7 +64,11 @@ def score(x, targets, splits, tags, twin):
         i, j = tags.index(a), tags.index(b)
         either = (truth[:, i] + truth[:, j]) > 0
         direction[f"{a} / {b}"] = _roc_auc(truth[either, i], scores[either, i] - scores[either, j])
-    return {"groups": {**groups, "order, direction": float(np.mean(list(direction.values())))}, "per_tag": per_tag, "direction": direction}
+    return {
+        "groups": {**groups, "order, direction": float(np.mean(list(direction.values())))},
+        "per_tag": per_tag,
+        "direction": direction,
+    }
 
 
 def table(root, random=True):
@@ -72,7 +79,9 @@ def table(root, random=True):
         "log-mel statistics": [_all(baselines.log_mel_statistics, waves)],
         "MFCC statistics": [_all(baselines.mfcc_statistics, waves)],
     }
-    for name, clips in (("random FCN-4, whole", "whole"), ("random FCN-4, mean of short clips", "short")) if random else ():
+    for name, clips in (
+        (("random FCN-4, whole", "whole"), ("random FCN-4, mean of short clips", "short")) if random else ()
+    ):
         seeds = progress(SEEDS, what=name, unit="seeds")
         features[name] = [baselines.random_fcn_4(waves, seed, clips, n_clips=4) for seed in seeds]
     return {name: _summary([score(x, *rest, twin) for x in runs]) for name, runs in features.items()}
@@ -83,13 +92,20 @@ def write(root, random=True, path=FILE):
     twin = read_json(Path(root) / "twin.json")
     found = table(root, random)
     about = {key: twin[key] for key in ("name", "version", "seed", "size", "n_tracks", "n_per_split")}
-    write_json(path, {**about, "metric": "macro ROC-AUC", "date": datetime.date.today().isoformat(), "baselines": found})
+    write_json(
+        path, {**about, "metric": "macro ROC-AUC", "date": datetime.date.today().isoformat(), "baselines": found}
+    )
     return found
 
 
 def _all(statistics, waves):
-    """Features of every wave [shape=(n, n_features)]."""
-    return np.stack([statistics(wave, 16_000) for wave in progress(waves, what=statistics.__name__, unit="tracks")])
+    """Features of every wave [shape=(n, n_features)]; on one thread, more only wait for each other."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return np.stack([statistics(wave, 16_000) for wave in progress(waves, what=statistics.__name__, unit="tracks")])
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _summary(runs):

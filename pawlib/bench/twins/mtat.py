@@ -5,9 +5,9 @@ programs, what happens when. `make(root, ...)` renders the plan. A change of eit
 
 Groups of tags, drawn independently of each other
     timbre    instrument families; test tracks use General MIDI programs that no training or validation track uses
-    musical   mode in any key, metre, dotted rhythm, dance (labels of the score); texture and number of voices (arranged)
+    musical   mode in any key, metre, dotted rhythm, dance (of the score); texture and number of voices (arranged)
     part      true in 10 to 35 % of the clip, always inside EVENT_WINDOW_S, so inside any crop of 22.4 s
-    order     pairs of schemes with the same contents in another order, over the whole clip: any crop of 22.4 s shows them
+    order     pairs of schemes with the same contents in another order over the whole clip, so in any crop of 22.4 s
 
 Key, note rate, level, instruments and number of voices are drawn alike for all classes; no work is looped; a work of
 the registry gives one clip, and its split is the registry's.
@@ -79,7 +79,12 @@ PAIRS = {  # layer of the recipe: the two schemes of each pair with their tags
     "loudness": {"crescendo": "crescendo", "diminuendo": "diminuendo"},
     "pace": {"accelerando": "accelerando", "ritardando": "ritardando"},
     "entries": {"entering": "voices entering", "leaving": "voices leaving"},
-    "pitch": {"rising": "register rising", "falling": "register falling", "up": "modulation up", "down": "modulation down"},
+    "pitch": {
+        "rising": "register rising",
+        "falling": "register falling",
+        "up": "modulation up",
+        "down": "modulation down",
+    },
 }
 GROUPS = {
     "timbre": tuple(FAMILIES),
@@ -265,7 +270,11 @@ def _families(instruments, rng):
     struck, blown = str(rng.choice(STRUCK)), str(rng.choice(BLOWN))
     if instruments == "one":
         return [str(rng.choice(tuple(FAMILIES)))]
-    return [struck, blown] if instruments == "struck first" or (instruments == "in turn" and rng.random() < 0.5) else [blown, struck]
+    return (
+        [struck, blown]
+        if instruments == "struck first" or (instruments == "in turn" and rng.random() < 0.5)
+        else [blown, struck]
+    )
 
 
 def _whole_events(work, recipe):
@@ -322,12 +331,18 @@ def _clash(a, b):
 def _covering(recipes, n):
     """A small choice of recipes in which every tag occurs in each split where that can be (greedy cover)."""
     quick = [recipe for recipe in recipes if recipe["collection"] not in ("monteverdi", "trecento")]
-    slow = [recipe for recipe in recipes if recipe["collection"] in ("monteverdi", "trecento") and recipe["split"] == "train"]
+    slow = [
+        recipe
+        for recipe in recipes
+        if recipe["collection"] in ("monteverdi", "trecento") and recipe["split"] == "train"
+    ]
     chosen = []
     for split, share in registry.SHARES.items():
         left = [recipe for recipe in quick if recipe["split"] == split]
         open_tags, taken = set(TAGS), []
-        quota = round(n * share) if split != "train" else n - sum(round(n * registry.SHARES[s]) for s in ("valid", "test"))
+        quota = (
+            round(n * share) if split != "train" else n - sum(round(n * registry.SHARES[s]) for s in ("valid", "test"))
+        )
         if split == "train":
             taken = [next(r for r in slow if r["collection"] == name) for name in ("monteverdi", "trecento")]
             open_tags -= {tag for recipe in taken for tag in recipe["tags"]}
@@ -372,7 +387,10 @@ def _complete(root, identity):
             found = read_json(root / name)
             other = [f"{key} {found.get(key)!r}" for key in identity if found.get(key) != identity[key]]
             if other:
-                raise ValueError(f"{root} holds another twin ({', '.join(other)}), asked for {identity}: delete it or choose another folder")
+                raise ValueError(
+                    f"{root} holds another twin ({', '.join(other)}), asked for {identity}: "
+                    "delete it or choose another folder"
+                )
     return (root / "twin.json").is_file()
 
 
@@ -420,9 +438,21 @@ def _render_one(root, recipe):
 
 def _write_tables(root, recipes):
     """annotations_final.csv and clip_info_final.csv, as MagnaTagATune has them."""
-    info = ("clip_id", "track_number", "title", "artist", "album", "url", "segmentStart", "segmentEnd", "original_url", "mp3_path")
+    info = (
+        "clip_id",
+        "track_number",
+        "title",
+        "artist",
+        "album",
+        "url",
+        "segmentStart",
+        "segmentEnd",
+        "original_url",
+        "mp3_path",
+    )
     clips = [
-        (r["clip_id"], 1, r["title"], r["collection"], r["path"], "", 0, 29, f"work:{r['work']}", r["file"]) for r in recipes
+        (r["clip_id"], 1, r["title"], r["collection"], r["path"], "", 0, 29, f"work:{r['work']}", r["file"])
+        for r in recipes
     ]
     tags = [(r["clip_id"], *(int(tag in r["tags"]) for tag in TAGS), r["file"]) for r in recipes]
     for name, header, rows in (

@@ -1,6 +1,8 @@
 """The one registry of works that all twins share: labels, doubles joined by melody, split by work.
 
-    python -m pawlib.bench.twins.registry         rebuild works-v1.csv (minutes; only a new version number may change it)
+    python -m pawlib.bench.twins.registry         rebuild works-v1.csv in minutes
+
+Only a new version number may change the file.
 
 Conventions
     A *score* is one row: a file of music21's corpus, or one tune of a book.
@@ -11,7 +13,8 @@ Conventions
 
 Two melodies are compared as sets of interval 4-grams, which do not change when a tune is transposed: overlap is twice
 the number of 4-grams that both have, divided by the sum of the sizes (Dice). Scores join above 0.4; scores of equal
-title above 0.2. (Divided by the smaller set alone, scale runs would join 2,000 scores into one work.) Palestrina (rights reserved) and the Essen songs (non-commercial) are not in it.
+title above 0.2. (Divided by the smaller set alone, scale runs would join 2,000 scores into one work.)
+Palestrina (rights reserved) and the Essen songs (non-commercial) are not in it.
 
 Told in: notebooks/01_data.ipynb
 """
@@ -130,7 +133,9 @@ def read(path=FILE):
         works = tuple(_work(row) for row in rows)
     wrong = [work.id for work in works if work.split not in SPLITS]
     if wrong:
-        raise ValueError(f"{path}: {wrong[0]} is in no known split, expected one of {SPLITS}: was the file edited by hand?")
+        raise ValueError(
+            f"{path}: {wrong[0]} is in no known split, expected one of {SPLITS}: was the file edited by hand?"
+        )
     return works
 
 
@@ -240,7 +245,12 @@ def write(works, path=FILE):
 def _work(row):
     """A Work from a row of the CSV."""
     kinds = {"number": int, "tonic": int, "n_voices": int, "n_onsets": int, "length_q": float, "dotted": float}
-    return Work(**{key: (None if not value else kinds.get(key, str)(value)) if key in kinds else value for key, value in row.items()})
+    return Work(
+        **{
+            key: (None if not value else kinds.get(key, str)(value)) if key in kinds else value
+            for key, value in row.items()
+        }
+    )
 
 
 def _alike(melodies, titles):
@@ -301,7 +311,9 @@ def _describe(collection, path, number):
         "n_voices": len(np.unique(notes[:, scores.VOICE])),
         "n_onsets": scores.n_onsets(notes),
         "length_q": round(float((notes[:, scores.ONSET] + notes[:, scores.DURATION]).max()), 3),
-        "dotted": round(float(np.mean((np.abs(ratio - 3) < 0.02) | (np.abs(ratio - 1 / 3) < 0.005))), 3) if len(ratio) else 0.0,
+        "dotted": round(float(np.mean((np.abs(ratio - 3) < 0.02) | (np.abs(ratio - 1 / 3) < 0.005))), 3)
+        if len(ratio)
+        else 0.0,
         "grams": grams(first[:, scores.PITCH]),
     }
 

@@ -1,7 +1,8 @@
 """Timed notes to mono audio: symusic with the sound font that the pretty_midi package carries.
 
 Conventions
-    A timed note is (program, start_s, end_s, pitch, velocity); program 0..127 is a General MIDI instrument, DRUMS the kit.
+    A timed note is (program, start_s, end_s, pitch, velocity); program 0..127 is a General MIDI instrument, DRUMS
+    the kit.
     Audio is float32 mono at 16 kHz. The same notes give the same samples: the synthesiser has no state between calls.
 
 Told in: notebooks/01_data.ipynb

@@ -34,7 +34,9 @@ def corpus_folder():
 
     folder = Path(music21.__file__).parent / "corpus"
     if not (folder / "bach").is_dir():
-        raise FileNotFoundError(f"{folder} holds no scores: was music21 installed as its small build without the corpus?")
+        raise FileNotFoundError(
+            f"{folder} holds no scores: was music21 installed as its small build without the corpus?"
+        )
     return folder
 
 
@@ -87,8 +89,12 @@ def parse(path, number=None):
 
     file = corpus_folder() / path
     if not file.is_file():
-        raise FileNotFoundError(f"music21's corpus has no {path}: is this another version than the registry was made with?")
-    no_beams = mock.patch.object(stream.Stream, "makeBeams", lambda self, **_: None)  # three quarters of ABC's parse time
+        raise FileNotFoundError(
+            f"music21's corpus has no {path}: is this another version than the registry was made with?"
+        )
+    no_beams = mock.patch.object(
+        stream.Stream, "makeBeams", lambda self, **_: None
+    )  # three quarters of ABC's parse time
     with warnings.catch_warnings(), no_beams:
         warnings.simplefilter("ignore")
         if file.suffix != ".abc":

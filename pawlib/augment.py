@@ -10,9 +10,12 @@ Conventions
 Told in: notebooks/01_data.ipynb, notebooks/10_pretrain_music_paw.ipynb
 """
 
+import functools
 import math
 
 import torch
+
+from pawlib import fast_layer
 
 PROBABILITIES = {"polarity": 0.8, "noise": 0.01, "gain": 0.3, "filter": 0.8, "delay": 0.3, "pitch": 0.6}
 
@@ -119,19 +122,27 @@ def apply(wave, songs, sample_rate=16_000):
     """Apply drawn augmentations: (B, L) and one dict of `draw` per song -> (B, L), a copy."""
     level = [song.get("polarity", 1.0) * 10 ** (song.get("gain_db", 0.0) / 20) for song in songs]
     out = wave.float() * torch.tensor(level, dtype=torch.float32).to(wave.device).unsqueeze(1)
-    for row, song in zip(out, songs, strict=True):
-        if "noise" in song:
-            generator = torch.Generator(device=row.device).manual_seed(song["noise_key"])
-            row += torch.randn(row.shape, generator=generator, device=row.device) * (song["noise"] * row.std())
-        if "high_pass_hz" in song or "low_pass_hz" in song:
-            row.copy_(_filter(row, song, sample_rate))
-        if "delay" in song:
-            late = torch.zeros_like(row)
-            late[song["delay"] :] = DELAY_VOLUME * row[: -song["delay"]]
-            row.add_(late).mul_(0.5)
-        if song.get("semitones"):
-            row.copy_(pitch_shift(row, song["semitones"]))
+    if wave.device.type == "cpu":  # songs side by side, one core each
+        fast_layer.over_blocks(functools.partial(_undergo, sample_rate=sample_rate), out.unbind(0), songs)
+    else:
+        for row, song in zip(out, songs, strict=True):
+            _undergo(row, song, sample_rate)
     return out
+
+
+def _undergo(row, song, sample_rate):
+    """Noise, filter, delay and pitch shift of one song (L,), in place."""
+    if "noise" in song:
+        generator = torch.Generator(device=row.device).manual_seed(song["noise_key"])
+        row += torch.randn(row.shape, generator=generator, device=row.device) * (song["noise"] * row.std())
+    if "high_pass_hz" in song or "low_pass_hz" in song:
+        row.copy_(_filter(row, song, sample_rate))
+    if "delay" in song:
+        late = torch.zeros_like(row)
+        late[song["delay"] :] = DELAY_VOLUME * row[: -song["delay"]]
+        row.add_(late).mul_(0.5)
+    if song.get("semitones"):
+        row.copy_(pitch_shift(row, song["semitones"]))
 
 
 def pitch_shift(wave, semitones, n_fft=1024):

@@ -138,7 +138,8 @@ class _Trunk(nn.Module):
     def maps(self, mel):
         if mel.ndim != 4 or mel.shape[1] != 1:
             raise ValueError(
-                f"{self.name} got shape {tuple(mel.shape)}, expected (B, 1, n_mels, n_frames): join songs and clips first"
+                f"{self.name} got shape {tuple(mel.shape)}, expected (B, 1, n_mels, n_frames): "
+                "join songs and clips first"
             )
         first, *others = self.layers
         if first.pool_first and not mel.requires_grad and fast_layer.applies(mel):
@@ -177,8 +178,8 @@ class FCN4(_Trunk):
     def forward(self, mel):
         if mel.shape[-2] != 128 or not 320 <= mel.shape[-1] <= 639:
             raise ValueError(
-                f"fcn_4 got {mel.shape[-2]} mel bands x {mel.shape[-1]} frames, expected 128 x 320..639 (351 for clips of "
-                "2.8 s at 16 kHz, hop 128): was the log-mel made with another hop, or from another length?"
+                f"fcn_4 got {mel.shape[-2]} mel bands x {mel.shape[-1]} frames, expected 128 x 320..639 (351 for clips "
+                "of 2.8 s at 16 kHz, hop 128): was the log-mel made with another hop, or from another length?"
             )
         return self.maps(mel).flatten(1)  # (B, 512)
 

@@ -13,8 +13,8 @@ Conventions
     x : Tensor [shape=(B, C, H, W)]; weight : Tensor [shape=(D, C, 3, 3)]; pool : (int, int) of (frequency, time).
     Maps are without the convolution's bias: the maximum does not change by it, the caller adds it to mean and shift.
     Data types: products in the one autocast asks for, sums in float32 or wider (float64 stays).
-    A block is a few clips whose map fits into the cache. Small pieces of memory are also used again at once, while large
-    ones are asked of the system and given back, page by page, at every operation.
+    A block is a few clips whose map fits into the cache. Small pieces of memory are also used again at once; large ones
+    are asked of the system and given back, page by page, at every operation.
 
 Told in: notebooks/90_speed.ipynb
 """
@@ -103,7 +103,7 @@ class _ConvPool(Function):
             return F.max_pool2d(raw, pool), rows.sum(0).double(), (rows * rows).sum(0).double(), raw if keep else None
 
         n_clips = _clips(x, weight.shape[0] * x[0, 0].numel())
-        pooled, first, second, raws = zip(*_over_blocks(block, x.split(n_clips)), strict=True)
+        pooled, first, second, raws = zip(*over_blocks(block, x.split(n_clips)), strict=True)
         ctx.pool, ctx.n_clips, ctx.n = pool, n_clips, x[:, 0].numel()
         mean = sum(first) / ctx.n
         var = (sum(second) / ctx.n - mean.square()).clamp_min(0)
@@ -131,7 +131,7 @@ class _ConvPool(Function):
                 g, some, kernel, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, wanted
             )
 
-        blocks = _over_blocks(block, x.split(ctx.n_clips), raws, g_pooled.split(ctx.n_clips))
+        blocks = over_blocks(block, x.split(ctx.n_clips), raws, g_pooled.split(ctx.n_clips))
         g_x, g_weight, _ = zip(*blocks, strict=True)
         return torch.cat(g_x) if wanted[0] else None, sum(g.to(weight) for g in g_weight), None, None, None
 
@@ -151,7 +151,7 @@ class _PictureConvPool(Function):
             return best.unflatten(0, (len(some), picture.shape[2] // pool[0], -1)).permute(0, 3, 1, 2)
 
         n_clips = _clips(picture, len(taps) * picture[0].numel() // 4)
-        pooled = torch.cat(_over_blocks(block, picture.split(n_clips)))
+        pooled = torch.cat(over_blocks(block, picture.split(n_clips)))
         ctx.pool, ctx.n_clips = pool, n_clips
         ctx.save_for_backward(picture, kernel, pooled)
         return pooled
@@ -170,7 +170,7 @@ class _PictureConvPool(Function):
             return g_taps
 
         parts = (v.split(ctx.n_clips) for v in (picture, pooled, g_pooled))
-        return None, sum(_over_blocks(block, *parts)).T, None
+        return None, sum(over_blocks(block, *parts)).T, None
 
 
 class _ScaleShiftReLU(Function):
@@ -183,7 +183,7 @@ class _ScaleShiftReLU(Function):
         def block(some, result):
             result.copy_(torch.addcmul(shift, at_least_float32(some), scale).relu_())
 
-        _over_blocks(block, *_split_rows(x, out))
+        over_blocks(block, *_split_rows(x, out))
         ctx.save_for_backward(x, scale, out)
         return out
 
@@ -198,7 +198,7 @@ class _ScaleShiftReLU(Function):
             g_some.copy_(passed * scale)
             return sums
 
-        g_scale, g_shift = map(sum, zip(*_over_blocks(block, *_split_rows(x, out, g, g_x)), strict=True))
+        g_scale, g_shift = map(sum, zip(*over_blocks(block, *_split_rows(x, out, g, g_x)), strict=True))
         return g_x, g_scale, g_shift
 
 
@@ -225,7 +225,7 @@ def _patch_moments(picture):
         p = _shifted(at_least_float32(some))
         return (p @ p.mT).sum(0, dtype=torch.float64)  # float32 within a line, where sums are short
 
-    second[:9, :9] = sum(_over_blocks(block, picture.split(_clips(picture, 9 * picture[0].numel()))))
+    second[:9, :9] = sum(over_blocks(block, picture.split(_clips(picture, 9 * picture[0].numel()))))
     return second / picture.numel()
 
 
@@ -235,7 +235,7 @@ def _shifted(picture):
     return windows.permute(0, 2, 1, 4, 5, 3).flatten(2, 4).flatten(0, 1)
 
 
-def _over_blocks(function, *parts):
+def over_blocks(function, *parts):
     """[function(*blocks), ...] in the blocks' order; as many at once as torch has threads, each alone on its core.
 
     So every core keeps its own block in its own cache, and none waits for another after each operation.

@@ -172,7 +172,7 @@ def computing_fast(model):
 def _joined(features, tracks, levels):
     if levels != "concat":
         return _as_clips(*features[0], tracks)
-    pooled = [pool_tracks(x, index, len(tracks)) for x, index in features]
+    pooled = [pool_tracks(x, index, len(tracks))[0] for x, index in features]
     return _as_clips(torch.cat(pooled, dim=1), torch.arange(len(tracks)), tracks)
 
 

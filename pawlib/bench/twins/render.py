@@ -3,12 +3,11 @@
 Conventions
     A timed note is (program, start_s, end_s, pitch, velocity); program 0..127 is a General MIDI instrument, DRUMS
     the kit.
-    Audio is float32 mono at 16 kHz. The same notes give the same samples: the synthesiser has no state between calls.
+    Audio is float32 mono at 16 kHz. The same notes give the same samples, whatever was played before.
 
 Told in: notebooks/01_data.ipynb
 """
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,8 @@ def render(notes, n_samples):
         for start_s, length_s, pitch, velocity in sorted(rows):
             track.notes.append(symusic.Note(start_s, length_s, int(pitch), int(velocity), ttype="second"))
         score.tracks.append(track)
-    audio = np.asarray(_synthesizer().render(score, stereo=False), dtype=np.float32)[0, : n_samples * OVERSAMPLING]
+    played = np.asarray(_synthesizer().render(score, stereo=False), dtype=np.float32)
+    audio = played[0, : n_samples * OVERSAMPLING]
     audio = scipy.signal.resample_poly(audio, 1, OVERSAMPLING).astype(np.float32)
     audio = np.pad(audio[:n_samples], (0, max(0, n_samples - len(audio))))
     peak = float(np.abs(audio).max())
@@ -79,9 +79,8 @@ def render(notes, n_samples):
     return audio
 
 
-@functools.cache
 def _synthesizer():
-    """The synthesiser of this process."""
+    """A new synthesiser for every clip: what one of them has played before changes how some instruments sound."""
     import symusic
 
     return symusic.Synthesizer(sf_path=str(sound_font()), sample_rate=SAMPLE_RATE * OVERSAMPLING, quality=0)

@@ -11,7 +11,7 @@ def _check_torch_pair():
 
     cure = (
         "Install a matched pair: `pip install torch==2.11.* torchaudio==2.11.*` (runs on a CPU too), or for the small "
-        "CPU-only install take BOTH from PyTorch's install page, https://pytorch.org/get-started/locally, with CPU chosen."
+        "CPU-only install take BOTH from PyTorch's install page (https://pytorch.org/get-started/locally, CPU chosen)."
     )
     try:
         import torchaudio
@@ -22,7 +22,9 @@ def _check_torch_pair():
         ) from error
     pair = [module.__version__.split("+")[0].split(".")[:2] for module in (torch, torchaudio)]
     if pair[0] != pair[1]:
-        raise ImportError(f"torch {torch.__version__} and torchaudio {torchaudio.__version__} are no matched pair. {cure}")
+        raise ImportError(
+            f"torch {torch.__version__} and torchaudio {torchaudio.__version__} are no matched pair. {cure}"
+        )
 
 
 _check_torch_pair()

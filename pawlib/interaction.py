@@ -16,7 +16,7 @@ from pawlib import crops
 
 
 class Projections(nn.Module):
-    """W_Q, W_K, W_V of one level, D_e -> D_t, used by its clips whether they are the whole or the parts (reading R4)."""
+    """W_Q, W_K, W_V of one level, D_e -> D_t, for its clips whether they are the whole or the parts (reading R4)."""
 
     def __init__(self, width, inner):
         super().__init__()
@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         self.back = nn.Linear(inner, width)
 
     def forward(self, query, key, value):
-        """query (B, Q, D_t), key and value (B, T, D_t) -> (B, Q, D_e) and the attention of each layer (B, n_heads, Q, T)."""
+        """query (B, Q, D_t), key and value (B, T, D_t) -> (B, Q, D_e), attention of each layer (B, n_heads, Q, T)."""
         attentions = []
         for layer in self.layers:
             query, attention = layer(query, key, value)
@@ -124,7 +124,7 @@ class InteractionUnit(nn.Module):
 
         Returns
         -------
-        The same pair, the same shapes. `last_attention` keeps, per layer, what each whole looked at: (B, K, n_heads, M).
+        The same pair, the same shapes. `last_attention` keeps what each whole looked at, per layer (B, K, n_heads, M).
 
         Raises
         ------
@@ -134,8 +134,8 @@ class InteractionUnit(nn.Module):
         n_songs, n_wholes, width = whole.shape
         if parts.shape[0] != n_songs or parts.shape[1] % n_wholes or parts.shape[2] != width:
             raise ValueError(
-                f"wholes {tuple(whole.shape)} and parts {tuple(parts.shape)} do not fit: expected (B, K, D) and (B, K * M, D); "
-                "were the levels passed in order?"
+                f"wholes {tuple(whole.shape)} and parts {tuple(parts.shape)} do not fit: expected (B, K, D) and "
+                "(B, K * M, D); were the levels passed in order?"
             )
         w = whole.reshape(n_songs * n_wholes, 1, width)  # (B * K, 1, D_e)
         p = parts.reshape(n_songs * n_wholes, -1, width)  # (B * K, M, D_e)

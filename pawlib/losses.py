@@ -111,12 +111,12 @@ def hierarchical_contrastive(
     tau_pw : float > 0, optional
         A temperature of its own for the part-whole term (reading R16).
     positives : "inside_log" | "outside_log"
-        "outside_log": the part-whole pairs leave the ratio; their mean of -log exp(sim / tau_pw) is added (reading R16).
+        "outside_log": the part-whole pairs leave the ratio; their mean -log exp(sim / tau_pw) is added (reading R16).
     level_negatives : bool
         The wholes of each level also meet the parts of the other songs, as negatives (reading R16).
     tree : "own" | "cousins" | "flat"
-        Controls: "cousins" pairs each whole with its sibling's parts; "flat" pairs the top whole with every shorter clip
-        of its song, with the same summed weight, and knows no tree.
+        Controls: "cousins" pairs each whole with its sibling's parts; "flat" pairs the top whole with every shorter
+        clip of its song, with the same summed weight, and knows no tree.
 
     Returns
     -------
@@ -210,7 +210,7 @@ def _part_whole_cosines(z, tree):
 
 
 def _mean_part_whole_log(z, temperature, tree):
-    """Mean of log exp(sim / tau) over all pairs, each level pair weighted by Eq. 4's summed weights, (B,)."""
+    """Mean of log exp(sim / tau) over all (whole, part) pairs, (B,); Eq. 4's weights are all 1/M and drop out."""
     cosines = [sim.flatten(1) for sim in _part_whole_cosines(z, tree)]
     return torch.cat(cosines, dim=1).mean(1) / temperature if cosines else z[0].new_zeros(z[0].shape[0])
 

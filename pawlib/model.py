@@ -40,6 +40,7 @@ VARIANTS = {
     "baseline_multicrop": (False, "multicrop", "own"),
 }
 FORMAT = "music-paw checkpoint 1"
+FRAMES = 350  # hops in the shortest clip; one frame more, 351, is what Table 1's cost shows (reading R1)
 
 
 class Embedding(dict):
@@ -68,7 +69,9 @@ class MusicPAW(nn.Module):
     sample_rate : int [Hz]
     whole_seconds : float [s]
         Length of the top clip, 22.4 s or 2.8 s (reading R1).
-    n_fft, hop_length : int [samples]
+    n_fft : int [samples]
+    hop_length : int [samples], optional
+        Hop of the shortest clips; by default what gives them 351 frames: 128 for wholes of 22.4 s, 16 for 2.8 s.
     n_mels, n_levels, n_parts : int
     window : "fixed" | "scaled"
         Reading R2.
@@ -103,7 +106,7 @@ class MusicPAW(nn.Module):
         sample_rate=16_000,
         whole_seconds=22.4,
         n_fft=256,
-        hop_length=128,
+        hop_length=None,
         n_mels=128,
         n_levels=4,
         n_parts=2,
@@ -132,6 +135,8 @@ class MusicPAW(nn.Module):
             raise ValueError(f"variant={variant!r} is unknown, expected one of {', '.join(VARIANTS)}")
         if batch_norm not in ("joint", "per_level"):
             raise ValueError(f'batch_norm={batch_norm!r} is unknown, expected "joint" or "per_level" (reading R14)')
+        if hop_length is None:
+            hop_length = max(1, round(whole_seconds * sample_rate / n_parts ** (n_levels - 1) / FRAMES))
         has_block, self.loss_name, self.tree = VARIANTS[variant]
         self.variant, self.batch_norm, self.temperature, self.symmetric = variant, batch_norm, temperature, symmetric
         self.sample_rate, self.n_levels, self.n_parts = sample_rate, n_levels, n_parts
@@ -324,8 +329,8 @@ class MusicPAW(nn.Module):
             wave = torchaudio.functional.resample(wave, sample_rate, self.sample_rate)
         if wave.shape[-1] < self.mels.n_fft:
             raise ValueError(
-                f"wave has {wave.shape[-1]} samples at {self.sample_rate} Hz, less than one STFT window of {self.mels.n_fft}: "
-                "is the file cut off, or the sample rate given wrong?"
+                f"wave has {wave.shape[-1]} samples at {self.sample_rate} Hz, less than one STFT window of "
+                f"{self.mels.n_fft}: is the file cut off, or the sample rate given wrong?"
             )
         return wave
 

@@ -199,7 +199,9 @@ class Tiny(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.encoder = torch.nn.Sequential(encoders.BatchNorm(1), torch.nn.Flatten(), torch.nn.Linear(400, 16), torch.nn.Tanh())
+        self.encoder = torch.nn.Sequential(
+            encoders.BatchNorm(1), torch.nn.Flatten(), torch.nn.Linear(400, 16), torch.nn.Tanh()
+        )
         self.unused = torch.nn.Linear(3, 3)
 
     def views(self, wave, keys):

@@ -2,11 +2,8 @@
 
 import collections
 import csv
-import os
+import multiprocessing
 import shutil
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -157,14 +154,17 @@ def test_a_note_is_heard_where_it_is_written_and_at_its_pitch():
     assert abs(spectrum.argmax() * 16_000 / 12_000 - 440) < 5
 
 
+def _last_heard(pianos):
+    """Samples of the last of these programs, each played as a clip of its own, in a process that has played nothing."""
+    clips = [render.render([(piano, 0.1, 0.7, 61, 72)], 16_000) for piano in pianos]
+    return clips[-1]
+
+
 def test_what_was_played_before_does_not_change_a_clip():
-    """One synthesiser kept from clip to clip fails here: its pianos share samples."""
-    clips = [[(p, 0.2 * k, 0.2 * k + 0.3, 40 + 3 * k, 80) for k in range(15)] for p in (0, 2, 3, 20, 21, 48, 49)]
-    clips.append([(0, 0.0, 1.0, 60, 80), (40, 0.2, 1.2, 67, 80), (render.DRUMS, 0.5, 0.6, 38, 60)])
-    forward = [render.render(notes, 54_000) for notes in clips]
-    backward = [render.render(notes, 54_000) for notes in clips[::-1]][::-1]
-    for a, b in zip(forward, backward, strict=True):
-        np.testing.assert_array_equal(a, b)
+    """A synthesiser kept from clip to clip fails here: two pianos share samples, the first to play colours both."""
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        alone, after_another = pool.map(_last_heard, [(3,), (0, 3)], chunksize=1)
+    np.testing.assert_array_equal(alone, after_another)
 
 
 def test_nothing_to_play_is_an_error():
@@ -410,20 +410,20 @@ def test_a_complete_twin_is_left_alone_and_another_one_refused(twin, few, monkey
         mtat.make(twin, "toy", 1)
 
 
+def _ask_for_the_lock(root, asking, inside, go):
+    go.wait(20)
+    asking.set()
+    with mtat._alone(root):
+        inside.set()
+
+
 def test_a_second_run_waits_for_the_lock(tmp_path):
-    program = textwrap.dedent("""
-        import sys
-        from pathlib import Path
-        from pawlib.bench.twins import mtat
-        print("asking", flush=True)
-        with mtat._alone(Path(sys.argv[1])):
-            print("in", flush=True)
-    """)
+    context = multiprocessing.get_context("fork")
+    asking, inside, go = context.Event(), context.Event(), context.Event()
+    other = context.Process(target=_ask_for_the_lock, args=(tmp_path, asking, inside, go))
+    other.start()  # before the lock is taken here, so that it inherits no open lock file
     with mtat._alone(tmp_path):
-        other = subprocess.Popen(
-            [sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True, env=os.environ
-        )
-        assert other.stdout.readline() == "asking\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(0.5)
-    assert other.communicate(timeout=20)[0] == "in\n"
+        go.set()
+        assert asking.wait(20) and not inside.wait(0.5)
+    assert inside.wait(20)
+    other.join(20)

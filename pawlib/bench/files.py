@@ -57,4 +57,6 @@ def read_json(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): was it edited by hand or cut off while copying?") from error
+        raise ValueError(
+            f"{path} is not valid JSON ({error}): was it edited by hand or cut off while copying?"
+        ) from error

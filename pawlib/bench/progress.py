@@ -36,4 +36,8 @@ def progress(iterable, total=None, what="working", unit="it", every_s=10.0):
             told = now
             rate = done / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if total else ""
-            print(f"{what}: {done}{f' of {total}' if total else ''} {unit}, {rate:.1f} {unit}/s{left}", file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done}{f' of {total}' if total else ''} {unit}, {rate:.1f} {unit}/s{left}",
+                file=sys.stderr,
+                flush=True,
+            )

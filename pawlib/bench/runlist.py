@@ -147,6 +147,11 @@ def read(path, notebooks=NOTEBOOKS, **instead):
     return _wire(runs, path.name)
 
 
+def chapters(notebooks=NOTEBOOKS):
+    """Names of the workbook's chapters, in their order; none where pawlib lies outside a checkout."""
+    return sorted(path.stem for path in Path(notebooks).glob("[0-9][0-9]_*.ipynb"))
+
+
 def summary(runs):
     """What a person wants to see when all runs are finished, as text.
 

@@ -26,7 +26,6 @@ LOW_PASS_HZ = (2200.0, 4000.0)
 DELAY_MS = (200, 250, 300, 350, 400, 450)
 DELAY_VOLUME = 0.5
 SEMITONES = 7
-FAST = 256  # lengths that are multiples of it transform fast
 
 
 def sample_key(*numbers):
@@ -155,8 +154,8 @@ def pitch_shift(wave, semitones, n_fft=1024):
     ----------
     wave : Tensor [shape=(L,)]
     semitones : float
-        Positive is up. Lengths are rounded to ones that transform fast: from 1 s on the pitch is right to 20 cents,
-        for a whole of 22.4 s to 1 cent.
+        Positive is up. Lengths are rounded to ones that transform fast: the pitch is right to 9 cents, for a whole of
+        22.4 s to 3.
     n_fft : int [samples]
         Window of the vocoder; its hop is a quarter.
 
@@ -169,11 +168,26 @@ def pitch_shift(wave, semitones, n_fft=1024):
     hop = n_fft // 4
     window = torch.hann_window(n_fft, device=wave.device)
     spectrum = torch.stft(wave, n_fft, hop, window=window, return_complex=True).T.contiguous()  # (frames, bins)
-    n_long = max(1, round(n_samples * ratio / FAST)) * FAST if n_samples > 64 * FAST else round(n_samples * ratio)
+    n_long = _fast_length(round(n_samples * ratio))
     stretched = _stretch(spectrum, n_samples / n_long)
     long = torch.istft(stretched.T, n_fft, hop, window=window, length=n_long)
     bins = torch.fft.rfft(long)[: n_samples // 2 + 1] * (n_samples / n_long)
     return torch.fft.irfft(bins, n=n_samples)
+
+
+@functools.lru_cache
+def _fast_length(n):
+    """The number next to n without a prime factor above 13: others may take eight times as long to transform."""
+    if n < 4096:
+        return n
+    for k in range(n):
+        for near in (n - k, n + k):
+            rest = near
+            for prime in (2, 3, 5, 7, 11, 13):
+                while rest % prime == 0:
+                    rest //= prime
+            if rest == 1:
+                return near
 
 
 def _stretch(spectrum, rate):
@@ -197,12 +211,18 @@ def _filter(wave, song, sample_rate):
     """Second-order Butterworth high- or low-pass in the frequency domain: (L,) -> (L,)."""
     n_samples = wave.shape[-1]
     n_fft = n_samples + n_samples // 64 * 2 if n_samples >= 64 else 2 * n_samples  # room for the filter's ringing
-    omega = torch.fft.rfftfreq(n_fft, device=wave.device).mul_(2 * math.pi)
-    z1 = torch.polar(torch.ones_like(omega), -omega)
-    z2 = z1 * z1
+    z1, z2 = _delays(n_fft, wave.device)
     b, a = _butterworth(song, sample_rate)
     response = (b[0] + b[1] * z1 + b[2] * z2) / (a[0] + a[1] * z1 + a[2] * z2)
     return torch.fft.irfft(torch.fft.rfft(wave, n=n_fft).mul_(response), n=n_fft)[:n_samples]
+
+
+@functools.lru_cache(maxsize=4)
+def _delays(n_fft, device):
+    """z**-1 and z**-2 at the frequencies of a transform of n_fft samples."""
+    omega = torch.fft.rfftfreq(n_fft, device=device).mul_(2 * math.pi)
+    z1 = torch.polar(torch.ones_like(omega), -omega)
+    return z1, z1 * z1
 
 
 def _butterworth(song, sample_rate):

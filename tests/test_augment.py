@@ -216,22 +216,23 @@ def test_pitch_shift_moves_a_sine_and_keeps_length_and_level(semitones, hz):
         assert abs(20 * math.log10(part.std() / wave.std())) < 1
 
 
-def test_pitch_of_a_whole_of_the_paper_is_right_to_a_cent():
+def test_pitch_of_a_whole_of_the_paper_is_right_to_three_cents():
     wave = 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(358_400) / RATE)
     for semitones in (-7, 5):
         view = augment.pitch_shift(wave, semitones)
-        assert abs(cents(loudest_hz(view, RATE), 440 * 2 ** (semitones / 12))) < 1
+        assert abs(cents(loudest_hz(view, RATE), 440 * 2 ** (semitones / 12))) < 3
 
 
 def test_rounding_of_lengths_bends_the_pitch_by_no_more_than_said():
     worst = {}
-    for n in (RATE, 16_385, *range(16_400, 60_000, 37), 358_400):
+    for n in (RATE, *range(16_400, 60_000, 137), 358_400):
         for semitones in range(-7, 8):
             exact = n * 2 ** (semitones / 12)
-            long = max(1, round(exact / augment.FAST)) * augment.FAST if n > 64 * augment.FAST else round(exact)
+            long = augment._fast_length(round(exact))
+            assert all(long % prime for prime in (17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71))
             worst[n] = max(worst.get(n, 0), abs(cents(long, exact)))
-    assert max(worst.values()) < 20.5
-    assert worst[358_400] < 1
+    assert max(worst.values()) < 9
+    assert worst[358_400] < 3
 
 
 def test_pitch_shift_keeps_the_tempo():

@@ -27,7 +27,7 @@ from pawlib import paths
 from pawlib.bench import datasets, engine
 from pawlib.bench.files import atomic
 from pawlib.bench.progress import progress
-from pawlib.bench.protocols import ClipFeatures, pool_tracks
+from pawlib.bench.protocols import ClipFeatures, one_thread, pool_tracks
 
 LEVELS = ("shortest", "top", "concat")
 BATCH_CLIPS = 64
@@ -87,10 +87,11 @@ def statistics(function, corpus, cache=True):
 
         def compute(tracks=tracks, part=part):
             what = f"{function.__name__.replace('_', ' ')}, {part}"
-            rows = [
-                function(corpus.store.read(t.id), corpus.store.sample_rate(t.id))
-                for t in progress(tracks, what=what, unit="tracks")
-            ]
+            with one_thread():  # a track is too little work to share
+                rows = [
+                    function(corpus.store.read(t.id), corpus.store.sample_rate(t.id))
+                    for t in progress(tracks, what=what, unit="tracks")
+                ]
             return torch.from_numpy(np.stack(rows).astype(np.float32)), torch.arange(len(tracks))
 
         made[part] = _as_clips(*_kept(corpus, name, compute, cache), tracks)

@@ -86,3 +86,13 @@ def test_statistics_give_one_row_per_track_and_are_kept(corpus):
 def test_unknown_levels_are_refused(corpus, paw):
     with pytest.raises(ValueError, match="levels='longest' is unknown, expected one of"):
         embed.splits(paw, corpus, "longest")
+
+
+def test_calibration_moves_statistics_and_no_weight(corpus):
+    torch.manual_seed(0)
+    untrained = model.MusicPAW("baseline", whole_seconds=5.6, n_levels=2)
+    weights = {name: p.clone() for name, p in untrained.named_parameters()}
+    embed.calibrate(untrained, corpus, n_batches=3)
+    assert all(torch.equal(weights[name], p) for name, p in untrained.named_parameters())
+    assert untrained.encoder.norm.running_mean.abs() > 1  # decibels of noise are far from zero
+    assert not untrained.training

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 import torchaudio
 
-from pawlib import paths
+from pawlib import augment, crops, paths
 from pawlib.bench import datasets, engine
 from pawlib.bench.files import atomic
 from pawlib.bench.progress import progress
@@ -96,6 +96,37 @@ def statistics(function, corpus, cache=True):
 
         made[part] = _as_clips(*_kept(corpus, name, compute, cache), tracks)
     return made
+
+
+@torch.no_grad()
+def calibrate(model, corpus, n_batches=50, seed=0):
+    """Give an encoder that was never trained the batch-norm statistics of the training songs; no weight changes.
+
+    Without them its layers would add up whatever scale the random weights have, and a random encoder would be a worse
+    rival than it is. Each batch holds every clip of every level of two songs, as joint batches in training do (R14).
+
+    Parameters
+    ----------
+    model : MusicPAW
+    corpus : corpora.Corpus
+    n_batches : int > 0
+        With batch norm's momentum of 0.1, 50 leave half a per cent of where it began.
+    seed : int
+        Of the songs and their crops.
+    """
+    tracks = corpus.splits.train
+    model.encoder.train()
+    for step in range(n_batches):
+        keys = [augment.sample_key(seed, step, song) for song in range(2)]
+        songs = [tracks[key % len(tracks)].id for key in keys]
+        waves = [
+            engine.crop(corpus.store, s, model.sample_rate, model.n_whole, k) for s, k in zip(songs, keys, strict=True)
+        ]
+        tree = crops.hierarchical_crops(torch.from_numpy(np.stack(waves)), model.n_levels, model.n_parts)
+        clips = [model.mels.level(n, level).flatten(0, 1) for n, level in enumerate(tree)]
+        with computing_fast(model):
+            model.encoder(torch.cat(clips))
+    model.eval()
 
 
 def clips_of(wave, n_clip):

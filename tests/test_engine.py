@@ -135,6 +135,21 @@ def test_a_run_warns_when_the_part_whole_term_swamps_the_ratio(tmp_path):
         run(tmp_path, paw=build(temperature=0.01, tau_pw=0.002), n_epochs=1)
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"loss": 0.01, "alignment": 0.5, "part_whole_share": 0.99}, "hardly anything is learnt from negatives"),
+        ({"loss": 0.5, "alignment": 2.2, "part_whole_share": 0.98}, "the own augmented view is pushed away"),
+        ({"loss": 0.5, "alignment": 1.9, "part_whole_share": 0.98}, None),
+        ({"loss": 0.01, "alignment": 2.2, "part_whole_share": 0.5}, None),
+        ({"loss": 0.01, "alignment": 2.2}, None),
+    ],
+)
+def test_both_ways_of_being_swamped_are_told_apart(entry, said, recwarn):
+    engine._warn_if_swamped({"epoch": 1, **entry})
+    assert [str(w.message) for w in recwarn] == [] if said is None else said in str(recwarn.pop(UserWarning).message)
+
+
 def test_the_share_is_that_of_the_numerator_at_every_epoch(undisturbed):
     _, _, history, _ = undisturbed
     assert all(0 < entry["part_whole_share"] < 1 for entry in history)

@@ -56,6 +56,7 @@ SCALES = {
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 1e-6
 SWAMPED_SHARE, SWAMPED_LOSS = 0.95, 0.05
+ORTHOGONAL = 2.0  # squared distance of unit vectors with cosine 0
 
 
 def pretrain(
@@ -298,13 +299,7 @@ class _Run:
         if self.fabric.is_global_zero:
             write_json(self.out / "history.json", self.history)
             report(_line(entry, n_epochs))
-        if entry.get("part_whole_share", 0.0) > SWAMPED_SHARE and entry["loss"] < SWAMPED_LOSS:
-            warnings.warn(
-                f"epoch {entry['epoch']}: the part-whole term makes up {entry['part_whole_share']:.1%} of Eq. 5's "
-                f"numerator and the loss is {entry['loss']:.4f}: hardly anything is learnt from negatives any more. "
-                'Raise the temperature (reading R8), or see the remedies of reading R16 and pw_exponent="printed" (R6)',
-                stacklevel=2,
-            )
+        _warn_if_swamped(entry)
 
     def save_last(self):
         """Write everything that a later call needs to go on, as safetensors, atomically."""
@@ -536,6 +531,26 @@ def _same_run(there, wanted, path):
                 f"{path} was made with {name}={there.get(name)}, this run wants {wanted[name]}: choose another "
                 "folder, or delete that one to begin anew"
             )
+
+
+def _warn_if_swamped(entry):
+    """Say when the part-whole term has taken over Eq. 5: negatives teach nothing, or the view is pushed away."""
+    share = entry.get("part_whole_share", 0.0)
+    if share <= SWAMPED_SHARE:
+        return
+    if entry["loss"] < SWAMPED_LOSS:
+        seen = f"the loss is {entry['loss']:.4f}: hardly anything is learnt from negatives any more"
+    elif entry.get("alignment", 0.0) > ORTHOGONAL:
+        seen = (
+            f"alignment is {entry['alignment']:.2f}, beyond 2: the song's own augmented view is pushed away, not pulled"
+        )
+    else:
+        return
+    warnings.warn(
+        f"epoch {entry['epoch']}: the part-whole term makes up {share:.1%} of Eq. 5's numerator and {seen}. "
+        'Another temperature (reading R8), the remedies of R16, or pw_exponent="printed" (R6) change that',
+        stacklevel=3,
+    )
 
 
 def _line(entry, n_epochs):

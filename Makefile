@@ -13,9 +13,6 @@ ENV := $(CURDIR)/.venv
 export PATH := $(ENV)/bin:$(PATH)
 export PAWLIB_DATA := $(shell realpath -m -- "$${PAWLIB_DATA:-data}")
 export PYTHONNOUSERSITE := 1
-# Keep freed memory for the next step: asking the system for it again, page by page, costs a tenth of a CPU step.
-export MALLOC_TRIM_THRESHOLD_ := 4000000000
-export MALLOC_MMAP_THRESHOLD_ := 4000000000
 # The kernel named python3 is this environment's, whatever else is installed for the user.
 export JUPYTER_PATH := $(ENV)/share/jupyter
 export JUPYTER_PREFER_ENV_PATH := 1

@@ -139,7 +139,7 @@ def test_a_run_warns_when_the_part_whole_term_swamps_the_ratio(tmp_path):
     ("entry", "said"),
     [
         ({"loss": 0.01, "alignment": 0.5, "part_whole_share": 0.99}, "hardly anything is learnt from negatives"),
-        ({"loss": 0.5, "alignment": 2.2, "part_whole_share": 0.98}, "the own augmented view is pushed away"),
+        ({"loss": 0.5, "alignment": 2.2, "part_whole_share": 0.98}, "own augmented view is pushed away"),
         ({"loss": 0.5, "alignment": 1.9, "part_whole_share": 0.98}, None),
         ({"loss": 0.01, "alignment": 2.2, "part_whole_share": 0.5}, None),
         ({"loss": 0.01, "alignment": 2.2}, None),

@@ -20,14 +20,14 @@ import warnings
 import torch
 import torchaudio
 
-from pawlib import augment
+from pawlib import augment, encoders
 from pawlib.bench import costs, engine
 
 FORWARD_AND_BACKWARD = 3  # a training step's products: forward, gradient of the input, gradient of the weights
 
 
 def as_first_written(model):
-    """A copy of a model with its encoder in the plain layer order, and torchaudio's front-ends, one per level.
+    """A copy of a model with torch's own layers in the plain order, and torchaudio's front-ends, one per level.
 
     Returns
     -------
@@ -35,6 +35,11 @@ def as_first_written(model):
     """
     plain = copy.deepcopy(model)
     plain.encoder.pooling_first(False)
+    for name, module in list(plain.encoder.named_modules()):
+        if isinstance(module, encoders.BatchNorm):
+            usual = torch.nn.BatchNorm2d(module.num_features).to(module.weight)
+            usual.load_state_dict(module.state_dict())
+            plain.encoder.set_submodule(name, usual.train(module.training))
     fronts = []
     for level in model.mels.fronts:
         with warnings.catch_warnings():  # filters between two bins: the paper's settings, see mels.py

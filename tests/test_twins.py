@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from pawlib.bench import files
 from pawlib.bench.files import read_json, write_json
 from pawlib.bench.twins import arrange, mtat, registry, render, scores
 
@@ -413,7 +414,7 @@ def test_a_complete_twin_is_left_alone_and_another_one_refused(twin, few, monkey
 def _ask_for_the_lock(root, asking, inside, go):
     go.wait(20)
     asking.set()
-    with mtat._alone(root):
+    with files.locked(root, "making this twin"):
         inside.set()
 
 
@@ -422,7 +423,7 @@ def test_a_second_run_waits_for_the_lock(tmp_path):
     asking, inside, go = context.Event(), context.Event(), context.Event()
     other = context.Process(target=_ask_for_the_lock, args=(tmp_path, asking, inside, go))
     other.start()  # before the lock is taken here, so that it inherits no open lock file
-    with mtat._alone(tmp_path):
+    with files.locked(tmp_path, "making this twin"):
         go.set()
         assert asking.wait(20) and not inside.wait(0.5)
     assert inside.wait(20)

@@ -20,7 +20,6 @@ Told in: notebooks/10_pretrain_music_paw.ipynb
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -29,7 +28,6 @@ import os
 import platform
 import queue
 import resource
-import sys
 import threading
 import time
 import warnings
@@ -44,7 +42,7 @@ import torchaudio
 
 from pawlib import augment, paths
 from pawlib.bench import results
-from pawlib.bench.files import atomic, read_json, write_json
+from pawlib.bench.files import atomic, locked, read_json, write_json
 from pawlib.model import load_weights
 
 SCALES = {
@@ -505,12 +503,7 @@ def _only_one_run(out):
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # the processes of one run share the folder
         yield
         return
-    with open(out / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{out} is being trained by another process: waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(out, "training this run"):
         yield
 
 

@@ -16,9 +16,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pawlib.bench.files import read_json, write_json
+from pawlib.bench.files import locked, read_json, write_json
 from pawlib.bench.progress import progress
-from pawlib.bench.store import locked
 
 _MIB = 2**20
 _CHUNK = 2**16  # what a connection that breaks off may lose

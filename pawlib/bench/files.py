@@ -1,8 +1,10 @@
-"""Writing files so that a stop at any moment leaves the old one or the new one, never half of one."""
+"""Writing files so that a stop leaves the old one or the new one, never half of one; and one writer to a folder."""
 
 import contextlib
+import fcntl
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -60,3 +62,23 @@ def read_json(path):
         raise ValueError(
             f"{path} is not valid JSON ({error}): was it edited by hand or cut off while copying?"
         ) from error
+
+
+@contextlib.contextmanager
+def locked(folder, what):
+    """Hold a folder alone: a second process waits, and says so; a killed one lets go by itself.
+
+    Parameters
+    ----------
+    folder : path-like
+        Gets a file `.lock`.
+    what : str
+        What the other is probably doing, for the message.
+    """
+    with open(Path(folder) / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder}: another process is {what}; waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

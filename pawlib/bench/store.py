@@ -16,13 +16,11 @@ Stopping `prepare` at any moment, SIGKILL included, loses the shards being writt
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -33,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from pawlib.bench import audio
-from pawlib.bench.files import atomic, read_json, write_json
+from pawlib.bench.files import atomic, locked, read_json, write_json
 from pawlib.bench.progress import progress
 
 VERSION = 1
@@ -270,26 +268,6 @@ def prepare(tracks, folder, n_workers=None, min_seconds=0.0, silence_db=audio.SI
             )
         _write_index(folder, [track.id for track in tracks if track.id in done], done, shards)
     return Store.open(folder)
-
-
-@contextlib.contextmanager
-def locked(folder, what):
-    """Hold a folder alone: a second process waits, and says so; a killed one lets go by itself.
-
-    Parameters
-    ----------
-    folder : path-like
-        Gets a file `.lock`.
-    what : str
-        What the other is probably doing, for the message.
-    """
-    with open(Path(folder) / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{folder}: another process is {what}; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 # --- what is there, what is to do -------------------------------------------------------------------------------------

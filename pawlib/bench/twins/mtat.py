@@ -17,9 +17,7 @@ Told in: notebooks/01_data.ipynb
 
 import collections
 import concurrent.futures
-import contextlib
 import csv
-import fcntl
 import functools
 import os
 import threading
@@ -31,7 +29,7 @@ import numpy as np
 import soundfile
 
 from pawlib import paths
-from pawlib.bench.files import atomic, read_json, write_json
+from pawlib.bench.files import atomic, locked, read_json, write_json
 from pawlib.bench.progress import progress
 from pawlib.bench.twins import arrange, registry, render, scores
 
@@ -156,7 +154,7 @@ def make(root=None, size="small", seed=0, n_workers=None):
     recipes = plan(size, seed)
     identity = {"name": "mtat-twin", "version": VERSION, "seed": seed, "size": size, "n_tracks": len(recipes)}
     root.mkdir(parents=True, exist_ok=True)
-    with _alone(root):
+    with locked(root, "making this twin"):
         if _complete(root, identity):
             return root
         write_json(root / "making.json", identity)
@@ -370,14 +368,6 @@ def _folder(work):
     """The folder of a work: one of its split's hex digits."""
     digits = FOLDERS[work.split]
     return digits[zlib.crc32(work.work.encode()) % len(digits)]
-
-
-@contextlib.contextmanager
-def _alone(root):
-    """Hold the folder's lock; wait where another process makes the same twin. The lock goes with the process."""
-    with open(root / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _complete(root, identity):

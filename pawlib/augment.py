@@ -26,6 +26,7 @@ LOW_PASS_HZ = (2200.0, 4000.0)
 DELAY_MS = (200, 250, 300, 350, 400, 450)
 DELAY_VOLUME = 0.5
 SEMITONES = 7
+BINS = 64  # of the vocoder, worked on at once: their frames stay in the cache
 
 
 def sample_key(*numbers):
@@ -169,7 +170,8 @@ def pitch_shift(wave, semitones, n_fft=1024):
     window = torch.hann_window(n_fft, device=wave.device)
     spectrum = torch.stft(wave, n_fft, hop, window=window, return_complex=True).T.contiguous()  # (frames, bins)
     n_long = _fast_length(round(n_samples * ratio))
-    stretched = _stretch(spectrum, n_samples / n_long)
+    few = spectrum.split(BINS, dim=1)
+    stretched = torch.cat([_stretch(bins.contiguous(), n_samples / n_long) for bins in few], dim=1)
     long = torch.istft(stretched.T, n_fft, hop, window=window, length=n_long)
     bins = torch.fft.rfft(long)[: n_samples // 2 + 1] * (n_samples / n_long)
     return torch.fft.irfft(bins, n=n_samples)
@@ -197,7 +199,7 @@ def _stretch(spectrum, rate):
     before = at.long()
     spectrum = torch.cat([spectrum, torch.zeros_like(spectrum[:2])])
     magnitude = spectrum.abs()
-    phasor = torch.where(magnitude > 0, spectrum / magnitude.clamp_min(1e-30), torch.ones_like(spectrum))
+    phasor = torch.sgn(spectrum).masked_fill_(magnitude == 0, 1)
     turn = phasor[1:] * phasor[:-1].conj()  # how far each bin turns from one frame to the next
     share = (at - before).to(magnitude.dtype).unsqueeze(1)
     loud = magnitude[before].lerp(magnitude[before + 1], share)

@@ -182,6 +182,14 @@ def part_whole_similarity(z, tree="own"):
     return [sim.mean().item() for sim in _part_whole_cosines([F.normalize(_wide(level), dim=-1) for level in z], tree)]
 
 
+@torch.no_grad()
+def similarity_of_songs(level):
+    """Mean cosine of different songs' clips at the same place, (B, K, D) with B > 1: a float, 1 where all are alike."""
+    n_songs = level.shape[0]
+    towards = F.normalize(_wide(level), dim=-1).sum(0).square().sum(-1)  # (K,): all pairs, and each song with itself
+    return ((towards - n_songs) / (n_songs * (n_songs - 1))).mean().item()
+
+
 def _part_whole_log(z, temperature, pw_exponent, reduce, tree):
     """log L_pw of Eq. 3, (B,), from unit vectors; -inf where there is only one level."""
     terms, weights = _part_whole_terms(z, temperature, pw_exponent, tree)

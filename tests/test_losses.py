@@ -366,3 +366,11 @@ def test_levels_and_views_that_do_not_fit_are_refused():
         losses.nt_xent(z[0], z_aug, 0.5)
     with pytest.raises(ValueError, match="level 2 has 3 clips"):
         losses.multicrop_nt_xent([z[0], z[1], z[2][:, :3]], z_aug, 0.5)
+
+
+def test_similarity_of_songs_is_the_mean_over_pairs_of_songs():
+    level = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unit = level / level.norm(dim=-1, keepdim=True)
+    pairs = [unit[a, k] @ unit[b, k] for k in range(2) for a in range(3) for b in range(3) if a != b]
+    assert losses.similarity_of_songs(level) == pytest.approx(float(sum(pairs) / len(pairs)), abs=1e-12)
+    assert losses.similarity_of_songs(torch.ones(4, 2, 3)) == pytest.approx(1)

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from pawlib import encoders, losses, model
-from pawlib.bench import corpora, datasets, engine
+from pawlib.bench import corpora, datasets, engine, loop
 
 TOLERANCE = 1e-5
 SMALL = {"whole_seconds": 5.6, "n_levels": 2}  # 351 frames, as the paper's, with a quarter of the clips
@@ -177,11 +177,11 @@ def test_ctrl_c_keeps_the_step_that_was_reached(tmp_path):
 
 def test_crops_are_chosen_by_their_key_alone_and_short_songs_repeated():
     store = Songs(n_songs=1, n_samples=1000)
-    a, b = (engine.crop(store, "song0", 16_000, 400, key) for key in (7, 7))
+    a, b = (loop.crop(store, "song0", 16_000, 400, key) for key in (7, 7))
     assert np.array_equal(a, b)
-    starts = {engine.crop(store, "song0", 16_000, 400, key)[0] for key in range(200)}
+    starts = {loop.crop(store, "song0", 16_000, 400, key)[0] for key in range(200)}
     assert len(starts) > 100
-    repeated = engine.crop(store, "song0", 16_000, 2500, 3)
+    repeated = loop.crop(store, "song0", 16_000, 2500, 3)
     assert len(repeated) == 2500 and np.array_equal(repeated[:1000], repeated[1000:2000])
 
 
@@ -189,7 +189,7 @@ def test_a_crop_of_another_rate_is_resampled():
     store = Songs(n_songs=1, n_samples=60_000, sample_rate=48_000)
     t = np.arange(60_000) / 48_000
     store.waves["song0"] = np.sin(2 * np.pi * 1000 * t).astype(np.float32)
-    wave = engine.crop(store, "song0", 16_000, 16_000, 0)
+    wave = loop.crop(store, "song0", 16_000, 16_000, 0)
     assert len(wave) == 16_000
     assert np.abs(np.fft.rfft(wave)).argmax() == 1000  # bins of 1 Hz
 
@@ -197,7 +197,7 @@ def test_a_crop_of_another_rate_is_resampled():
 def test_small_scale_takes_the_same_songs_for_every_seed(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(engine, "pretrain", lambda model, store, ids, out, **k: seen.append(list(ids)))
-    monkeypatch.setattr(engine, "load_weights", lambda *a: None)
+    monkeypatch.setattr(engine.checkpoints, "load_weights", lambda *a: None)
     tracks = [datasets.Track(f"t{i}", None, np.zeros(0, np.float32), f"w{i}") for i in range(500)]
     corpus = corpora.Corpus("mtat-twin", datasets.Splits(tracks, [], [], (), "mtat-twin"), None, [])
     for seed in (0, 1):

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pawlib import augment, crops, losses, model
+from pawlib import augment, checkpoints, crops, losses, model
 
 SMALL = {
     "whole_seconds": 0.64,
@@ -241,7 +241,7 @@ def test_weights_come_back_from_a_checkpoint(tmp_path, share):
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in made.state_dict().items())
     assert sorted(p.name for p in path.parent.iterdir()) == ["weights.json", "weights.safetensors"]
     card = json.loads((path.parent / "weights.json").read_text())
-    assert card == model.read_card(path)
+    assert card == checkpoints.read_card(path)
     assert card["epochs"] == 3 and card["settings"]["share"] is share
 
 
@@ -307,14 +307,14 @@ def test_weights_of_another_geometry_are_refused_with_the_first_that_does_not_fi
     small().save(full)
     small("hc").save(hc)
     with pytest.raises(ValueError, match=r"another geometry.*feed_forward\.0\.weight is \(16, 8\), expected \(24, 8\)"):
-        model.load_weights(small(feed_forward=24), full)
+        checkpoints.load_weights(small(feed_forward=24), full)
     with pytest.raises(ValueError, match=r"hc\.safetensors has another geometry.*block\..* is missing"):
-        model.load_weights(small(), hc)
+        checkpoints.load_weights(small(), hc)
     with pytest.raises(ValueError, match=r"block\..* is not part of the model; was it trained with other settings"):
-        model.load_weights(small("hc"), full)
+        checkpoints.load_weights(small("hc"), full)
     before = small("hc")
     with pytest.raises(ValueError):
-        model.load_weights(before, full)
+        checkpoints.load_weights(before, full)
     assert torch.equal(before.projector.layers[0].weight, small("hc").projector.layers[0].weight)
 
 

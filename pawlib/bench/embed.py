@@ -24,7 +24,7 @@ import torch
 import torchaudio
 
 from pawlib import augment, crops, paths
-from pawlib.bench import datasets, engine
+from pawlib.bench import datasets, loop
 from pawlib.bench.files import atomic
 from pawlib.bench.progress import progress
 from pawlib.bench.protocols import ClipFeatures, one_thread, pool_tracks
@@ -120,7 +120,7 @@ def calibrate(model, corpus, n_batches=50, seed=0):
         keys = [augment.sample_key(seed, step, song) for song in range(2)]
         songs = [tracks[key % len(tracks)].id for key in keys]
         waves = [
-            engine.crop(corpus.store, s, model.sample_rate, model.n_whole, k) for s, k in zip(songs, keys, strict=True)
+            loop.crop(corpus.store, s, model.sample_rate, model.n_whole, k) for s, k in zip(songs, keys, strict=True)
         ]
         tree = crops.hierarchical_crops(torch.from_numpy(np.stack(waves)), model.n_levels, model.n_parts)
         clips = [model.mels.level(n, level).flatten(0, 1) for n, level in enumerate(tree)]
@@ -197,7 +197,7 @@ def computing_fast(model):
     """The memory order and, where the device has it, the bf16 products that make a frozen encoder fast."""
     model.to(memory_format=torch.channels_last)
     device = next(model.parameters()).device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=engine.has_bf16(device)):
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=loop.has_bf16(device)):
         yield
 
 

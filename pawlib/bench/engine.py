@@ -19,31 +19,18 @@ Files in the run's folder
 Told in: notebooks/10_pretrain_music_paw.ipynb
 """
 
-import contextlib
 import hashlib
-import json
-import logging
-import math
-import os
-import platform
-import queue
 import resource
-import threading
 import time
 import warnings
 from pathlib import Path
 
-import lightning_fabric
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
-import torchaudio
 
-from pawlib import augment, paths
-from pawlib.bench import results
-from pawlib.bench.files import atomic, locked, read_json, write_json
-from pawlib.model import load_weights
+from pawlib import augment, checkpoints, paths
+from pawlib.bench import loop, results
+from pawlib.bench.files import write_json
 
 SCALES = {
     # what a run of each scale means; the paper's settings are Sec. 4.1's
@@ -140,11 +127,11 @@ def pretrain(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
     }
-    with _only_one_run(out):
-        finished = _finished(out, identity)
+    with loop.only_one_run(out):
+        finished = loop.finished(out, identity)
         if finished is not None:
             return finished
-        fabric = _fabric(model, precision, n_devices)
+        fabric = loop.fabric(precision, n_devices)
         run = _Run(fabric, model, out, identity, learning_rate, weight_decay, freeze_batch_norm, _wants(compile))
         run.resume()
         try:
@@ -211,7 +198,7 @@ def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, out=None, 
         "versions": results.versions(),
     }
     history = pretrain(model, corpus.store, ids, folder, seed=seed, card=card, report=report, **recipe)
-    load_weights(model, folder / "checkpoint.safetensors")
+    checkpoints.load_weights(model, folder / "checkpoint.safetensors")
     return model, history, folder
 
 
@@ -243,7 +230,7 @@ class _Run:
         here = 0
         while self.epoch < n_epochs:
             batches = _batches(self.bare, store, ids, batch_size, seed, self.epoch, self.step, self.fabric)
-            for songs, wave, keys, waited in batches:
+            for (songs, wave, keys), waited in batches:
                 began = time.perf_counter()
                 logs = self._one_step(wave, keys, songs, seed)
                 logs |= {"waiting_s": waited, "working_s": time.perf_counter() - began}
@@ -300,46 +287,20 @@ class _Run:
         _warn_if_swamped(entry)
 
     def save_last(self):
-        """Write everything that a later call needs to go on, as safetensors, atomically."""
-        if not self.fabric.is_global_zero:
-            return
-        tensors = {f"model.{name}": value for name, value in _unshared(self.bare).items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        told = {
-            "identity": self.identity,
-            "epoch": self.epoch,
-            "step": self.step,
-            "history": self.history,
-            "sums": self.sums,
-        }
-        with atomic(self.out / "last.safetensors") as part:
-            tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-            safetensors.torch.save_file(tensors, part, metadata={"told": json.dumps(told)})
+        """Write everything that a later call needs to go on."""
+        if self.fabric.is_global_zero:
+            told = {key: getattr(self, key) for key in ("identity", "epoch", "step", "history", "sums")}
+            loop.save_state(self.out / "last.safetensors", self.bare, self.optimizer, told)
 
     def resume(self):
         """Go on from last.safetensors where there is one of this very run."""
         path = self.out / "last.safetensors"
-        if not path.is_file():
+        kept = loop.read_state(path)
+        if kept is None:
             return
-        try:
-            with safetensors.safe_open(path, framework="pt") as opened:
-                told = json.loads((opened.metadata() or {})["told"])
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, KeyError, OSError) as error:
-            raise ValueError(f"{path} is damaged ({error}): delete it to begin this run anew") from error
-        _same_run(told["identity"], self.identity, path)
-        own = _unshared(self.bare)
-        with torch.no_grad():
-            for name, value in own.items():
-                value.copy_(tensors[f"model.{name}"])
-        state = self.optimizer.state_dict()
-        state["state"] = {}
-        for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, i, leaf = name.split(".", 2)
-                state["state"].setdefault(int(i), {})[leaf] = value
-        self.optimizer.load_state_dict(state)
+        told, tensors = kept
+        loop.same_run(told["identity"], self.identity, path)
+        loop.restore(tensors, self.bare, self.optimizer)
         self.epoch, self.step = told["epoch"], told["step"]
         self.history, self.sums = told["history"], told["sums"]
 
@@ -352,7 +313,7 @@ class _Run:
             **card,
             "training": self.identity,
             "metrics": last,
-            "machine": machine(self.fabric.device),
+            "machine": loop.machine(self.fabric.device),
             "compiled": self.compiled,
         }
         self.bare.save(self.out / "checkpoint.safetensors", card)
@@ -366,89 +327,21 @@ class _Run:
                     module.eval()
 
 
-def crop(store, track_id, sample_rate, n_samples, key):
-    """A random crop of a track at the wanted rate, chosen by `key` alone; a shorter track is repeated.
-
-    Parameters
-    ----------
-    store : bench.store.Store
-    track_id : str
-    sample_rate : int [Hz]
-    n_samples : int
-    key : int
-
-    Returns
-    -------
-    np.ndarray, float32 (n_samples,)
-    """
-    native, has = store.sample_rate(track_id), store.n_samples(track_id)
-    wants = math.ceil(n_samples * native / sample_rate)
-    start = key % (has - wants + 1) if has > wants else 0
-    wave = store.read(track_id, start, min(wants, has))
-    if native != sample_rate:
-        wave = torchaudio.functional.resample(torch.from_numpy(wave), native, sample_rate).numpy()
-    if len(wave) < n_samples:
-        wave = np.tile(wave, math.ceil(n_samples / len(wave)))
-    return wave[:n_samples]
-
-
-def machine(device=None):
-    """What a run was made on: a dict of words for rows and cards."""
-    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def has_bf16(device_type="cpu"):
-    """Whether the device computes bf16 products itself, so that they are faster than float32."""
-    if device_type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def _batches(model, store, ids, batch_size, seed, epoch, first_step, fabric):
     """This device's part of every batch of an epoch, read ahead in a thread: songs, wave, keys, seconds waited."""
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(augment.sample_key(seed, epoch))).tolist()
     share = batch_size // fabric.world_size
-    ready, stop = queue.Queue(maxsize=2), threading.Event()
 
-    def fill():
-        try:
-            for step in range(first_step, len(ids) // batch_size):
-                begin = step * batch_size + fabric.global_rank * share
-                indices = order[begin : begin + share]
-                keys = [augment.sample_key(seed, epoch, index) for index in indices]
-                waves = [
-                    crop(store, ids[i], model.sample_rate, model.n_whole, k) for i, k in zip(indices, keys, strict=True)
-                ]
-                _put(ready, ([ids[i] for i in indices], torch.from_numpy(np.stack(waves)), keys), stop)
-            _put(ready, None, stop)
-        except BaseException as error:  # told in the thread that waits
-            _put(ready, error, stop)
+    def read():
+        for step in range(first_step, len(ids) // batch_size):
+            begin = step * batch_size + fabric.global_rank * share
+            indices = order[begin : begin + share]
+            keys = [augment.sample_key(seed, epoch, index) for index in indices]
+            songs = [ids[i] for i in indices]
+            waves = [loop.crop(store, s, model.sample_rate, model.n_whole, k) for s, k in zip(songs, keys, strict=True)]
+            yield songs, torch.from_numpy(np.stack(waves)), keys
 
-    threading.Thread(target=fill, daemon=True).start()
-    try:
-        while True:
-            began = time.perf_counter()
-            item = ready.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield *item, time.perf_counter() - began
-    finally:
-        stop.set()
-
-
-def _put(ready, item, stop):
-    while not stop.is_set():
-        with contextlib.suppress(queue.Full):
-            ready.put(item, timeout=0.1)
-            return
+    yield from loop.read_ahead(read())
 
 
 def _gathered(fabric, nest):
@@ -460,70 +353,8 @@ def _gathered(fabric, nest):
     return type(nest)(_gathered(fabric, part) for part in nest)
 
 
-def _fabric(model, precision, n_devices):
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if precision == "auto":
-        precision = "bf16-mixed" if has_bf16(accelerator) else "32-true"
-    strategy = "auto"
-    if n_devices > 1:
-        strategy = lightning_fabric.strategies.DDPStrategy(find_unused_parameters=True)
-    with _quiet_fabric():
-        fabric = lightning_fabric.Fabric(
-            accelerator=accelerator, devices=n_devices, precision=precision, strategy=strategy
-        )
-        fabric.launch()
-    return fabric
-
-
-@contextlib.contextmanager
-def _quiet_fabric():
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*srun.*")
-        warnings.filterwarnings("ignore", message=".*can't initialize NVML.*")
-        yield
-
-
 def _wants(compile):
     return torch.cuda.is_available() if compile == "auto" else bool(compile)
-
-
-def _unshared(model):
-    """Parameters and buffers of a model, each once however many names it has."""
-    own = dict(model.named_parameters())
-    persistent = set(model.state_dict())
-    return own | {name: value for name, value in model.named_buffers() if name in persistent}
-
-
-@contextlib.contextmanager
-def _only_one_run(out):
-    """Hold the run's folder: a second call on it waits until the first has ended."""
-    out.mkdir(parents=True, exist_ok=True)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # the processes of one run share the folder
-        yield
-        return
-    with locked(out, "training this run"):
-        yield
-
-
-def _finished(out, identity):
-    """History of a run that is complete, or None; a complete one of other settings is an error."""
-    if not (out / "checkpoint.safetensors").is_file() or not (out / "checkpoint.json").is_file():
-        return None
-    _same_run(read_json(out / "checkpoint.json")["training"], identity, out / "checkpoint.safetensors")
-    return read_json(out / "history.json")
-
-
-def _same_run(there, wanted, path):
-    there, wanted = json.loads(json.dumps(there)), json.loads(json.dumps(wanted))
-    there, wanted = ({**told.pop("settings", {}), **told} for told in (there, wanted))
-    for name in wanted:
-        if there.get(name) != wanted[name]:
-            raise ValueError(
-                f"{path} was made with {name}={there.get(name)}, this run wants {wanted[name]}: choose another "
-                "folder, or delete that one to begin anew"
-            )
 
 
 def _warn_if_swamped(entry):
@@ -552,11 +383,3 @@ def _line(entry, n_epochs):
         if name in entry:
             parts.append(f"{name.replace('_', ' ')} {entry[name]:.3f}")
     return ", ".join([*parts, f"{entry['songs_per_s']:.2f} songs/s", f"waiting {entry['waiting_share']:.1%}"])
-
-
-def _processor():
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

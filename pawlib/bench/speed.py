@@ -21,7 +21,7 @@ import torch
 import torchaudio
 
 from pawlib import augment, encoders
-from pawlib.bench import costs, engine
+from pawlib.bench import costs, engine, loop
 
 FORWARD_AND_BACKWARD = 3  # a training step's products: forward, gradient of the input, gradient of the weights
 
@@ -96,7 +96,7 @@ def step(model, wave, wave_aug):
 
 def fast_products(device_type="cpu"):
     """bf16 products where the device computes with them, else nothing."""
-    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=engine.has_bf16(device_type))
+    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=loop.has_bf16(device_type))
 
 
 def take_turns(functions, n_rounds):
@@ -183,7 +183,7 @@ def _one_step_by_stages(model, optimizer, store, ids, seed):
     keys = [augment.sample_key(seed, 0, i) for i in range(len(ids))]
     with stage("crop"):
         cut = [
-            engine.crop(store, track, model.sample_rate, model.n_whole, key)
+            loop.crop(store, track, model.sample_rate, model.n_whole, key)
             for track, key in zip(ids, keys, strict=True)
         ]
         wave = torch.stack([torch.from_numpy(one) for one in cut])

@@ -26,12 +26,15 @@ class Track:
     work : str
         What two tracks share when they are cut from one recording or made from one score: statistics resample works,
         and no work may cross a split.
+    artist : str
+        Who plays, where the dataset says so, else "": a test score over artists never heard in training needs it.
     """
 
     id: str
     path: Path
     target: np.ndarray
     work: str
+    artist: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,8 @@ class Splits:
         Labels by group, where the corpus has groups (the twins); else empty.
     missing : list of dict
         What was left out: "id", "path", "reason".
+    single_label : bool
+        Every track has exactly one label (genres): softmax, cross-entropy and accuracy; else any number (tags).
     """
 
     train: list
@@ -61,6 +66,7 @@ class Splits:
     split: str = "all"
     groups: dict = field(default_factory=dict)
     missing: list = field(default_factory=list)
+    single_label: bool = False
 
     @property
     def tracks(self):

@@ -1,0 +1,259 @@
+"""What every training loop needs: crops of songs read ahead, the device, a state that can be taken up again.
+
+engine.py (pretraining) and supervised.py (whole networks with labels) are the two loops.
+
+Files of a run that is not finished
+    last.safetensors   model, optimiser, and in its metadata where the run stands and which run it is
+
+Told in: notebooks/10_pretrain_music_paw.ipynb
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import platform
+import queue
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import lightning_fabric
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torchaudio
+
+from pawlib.bench.files import atomic, locked, read_json
+
+
+def crop(store, track_id, sample_rate, n_samples, key):
+    """A random crop of a track at the wanted rate, chosen by `key` alone; a shorter track is repeated.
+
+    Parameters
+    ----------
+    store : bench.store.Store
+    track_id : str
+    sample_rate : int [Hz]
+    n_samples : int
+    key : int
+
+    Returns
+    -------
+    np.ndarray, float32 (n_samples,)
+    """
+    native, has = store.sample_rate(track_id), store.n_samples(track_id)
+    wants = math.ceil(n_samples * native / sample_rate)
+    start = key % (has - wants + 1) if has > wants else 0
+    wave = store.read(track_id, start, min(wants, has))
+    if native != sample_rate:
+        wave = torchaudio.functional.resample(torch.from_numpy(wave), native, sample_rate).numpy()
+    if len(wave) < n_samples:
+        wave = np.tile(wave, math.ceil(n_samples / len(wave)))
+    return wave[:n_samples]
+
+
+def read_ahead(items):
+    """Run an iterator in a thread, two items ahead of who consumes it.
+
+    Parameters
+    ----------
+    items : iterator
+        An error in it is raised where its result is awaited.
+
+    Yields
+    ------
+    (item, float [s])
+        And how long the consumer waited for it: zero where reading keeps up.
+    """
+    ready, stop = queue.Queue(maxsize=2), threading.Event()
+    end = object()
+
+    def fill():
+        try:
+            for item in items:
+                _put(ready, item, stop)
+                if stop.is_set():
+                    return
+            _put(ready, end, stop)
+        except BaseException as error:  # told in the thread that waits
+            _put(ready, error, stop)
+
+    threading.Thread(target=fill, daemon=True).start()
+    try:
+        while True:
+            began = time.perf_counter()
+            item = ready.get()
+            if item is end:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item, time.perf_counter() - began
+    finally:
+        stop.set()
+
+
+def fabric(precision="auto", n_devices=1):
+    """A launched Lightning Fabric: the GPU where there is one, bf16 where the device computes with it.
+
+    Parameters
+    ----------
+    precision : "auto" | "32-true" | "bf16-mixed" | "64-true"
+    n_devices : int
+        Several are started by torchrun or a cluster job; a notebook has one.
+    """
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bf16-mixed" if has_bf16(accelerator) else "32-true"
+    strategy = "auto"
+    if n_devices > 1:
+        strategy = lightning_fabric.strategies.DDPStrategy(find_unused_parameters=True)
+    with _quiet_fabric():
+        launched = lightning_fabric.Fabric(
+            accelerator=accelerator, devices=n_devices, precision=precision, strategy=strategy
+        )
+        launched.launch()
+    return launched
+
+
+def machine(device=None):
+    """What a run was made on: a dict of words for rows and cards."""
+    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def has_bf16(device_type="cpu"):
+    """Whether the device computes bf16 products itself, so that they are faster than float32."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def save_state(path, model, optimizer, told):
+    """Write everything that a later call needs to go on, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+    model : Module
+    optimizer : Optimizer
+    told : dict
+        Where the run stands; kept as JSON in the metadata.
+    """
+    tensors = {f"model.{name}": value for name, value in _unshared(model).items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(v) for name, v in state.items() if v is not None}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic(path) as part:
+        safetensors.torch.save_file(tensors, part, metadata={"told": json.dumps(told)})
+
+
+def read_state(path):
+    """(told, tensors) of a state file, or None where there is none.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    if not Path(path).is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            told = json.loads((opened.metadata() or {})["told"])
+            return told, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, KeyError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it to begin this run anew") from error
+
+
+def restore(tensors, model, optimizer=None):
+    """Put the tensors of a state file back into a model and, where given, its optimiser."""
+    with torch.no_grad():
+        for name, value in _unshared(model).items():
+            value.copy_(tensors[f"model.{name}"])
+    if optimizer is None:
+        return
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, leaf = name.split(".", 2)
+            state["state"].setdefault(int(i), {})[leaf] = value
+    optimizer.load_state_dict(state)
+
+
+@contextlib.contextmanager
+def only_one_run(out):
+    """Hold the run's folder: a second call on it waits until the first has ended."""
+    out.mkdir(parents=True, exist_ok=True)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # the processes of one run share the folder
+        yield
+        return
+    with locked(out, "training this run"):
+        yield
+
+
+def finished(out, identity):
+    """History of a run that is complete, or None; a complete one of other settings is an error."""
+    if not (out / "checkpoint.safetensors").is_file() or not (out / "checkpoint.json").is_file():
+        return None
+    same_run(read_json(out / "checkpoint.json")["training"], identity, out / "checkpoint.safetensors")
+    return read_json(out / "history.json")
+
+
+def same_run(there, wanted, path):
+    """Refuse files of another run: its settings, songs, seed or recipe differ.
+
+    Raises
+    ------
+    ValueError
+        Naming the file and the first setting that differs.
+    """
+    there, wanted = json.loads(json.dumps(there)), json.loads(json.dumps(wanted))
+    there, wanted = ({**told.pop("settings", {}), **told} for told in (there, wanted))
+    for name in wanted:
+        if there.get(name) != wanted[name]:
+            raise ValueError(
+                f"{path} was made with {name}={there.get(name)}, this run wants {wanted[name]}: choose another "
+                "folder, or delete that one to begin anew"
+            )
+
+
+def _put(ready, item, stop):
+    while not stop.is_set():
+        with contextlib.suppress(queue.Full):
+            ready.put(item, timeout=0.1)
+            return
+
+
+@contextlib.contextmanager
+def _quiet_fabric():
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*srun.*")
+        warnings.filterwarnings("ignore", message=".*can't initialize NVML.*")
+        yield
+
+
+def _unshared(model):
+    """Parameters and buffers of a model, each once however many names it has."""
+    own = dict(model.named_parameters())
+    persistent = set(model.state_dict())
+    return own | {name: value for name, value in model.named_buffers() if name in persistent}
+
+
+def _processor():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -144,12 +144,12 @@ def save_state(path, model, optimizer, told):
     ----------
     path : path-like
     model : Module
-    optimizer : Optimizer
+    optimizer : Optimizer, optional
     told : dict
         Where the run stands; kept as JSON in the metadata.
     """
     tensors = {f"model.{name}": value for name, value in _unshared(model).items()}
-    for i, state in optimizer.state_dict()["state"].items():
+    for i, state in optimizer.state_dict()["state"].items() if optimizer else ():
         tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(v) for name, v in state.items() if v is not None}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic(path) as part:

@@ -277,7 +277,7 @@ def _linear(width, n_labels, generator):
 def _valid_score(valid, head, constants, select):
     """Macro score of the validation tracks."""
     scores, tracks = _track_scores(valid, head.weight, head.bias, constants)
-    score = stats._once(select, scores.double().numpy(), valid.targets[tracks].numpy())
+    score = stats.once(select, scores.double().numpy(), valid.targets[tracks].numpy())
     if np.isnan(score):
         raise ValueError(
             f"no label has both a positive and a negative among the {len(tracks)} validation tracks, "

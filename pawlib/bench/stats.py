@@ -51,7 +51,7 @@ def bootstrap(metric, scores, targets, units=None, n_boot=1000, seed=0, level=0.
     scores, targets = _checked(metric, scores, targets)
     weights = _counts(units, len(scores), n_boot, seed)
     low, high = _interval(_resampled(metric, scores, targets, weights), level)
-    return {"estimate": _once(metric, scores, targets), "low": low, "high": high, **_sizes(units, scores, n_boot)}
+    return {"estimate": once(metric, scores, targets), "low": low, "high": high, **_sizes(units, scores, n_boot)}
 
 
 def paired_bootstrap(metric, scores_a, scores_b, targets, units=None, n_boot=1000, seed=0, level=0.95):
@@ -84,7 +84,7 @@ def paired_bootstrap(metric, scores_a, scores_b, targets, units=None, n_boot=100
     scores_b, _ = _checked(metric, scores_b, targets)
     weights = _counts(units, len(targets), n_boot, seed)
     drawn = _resampled(metric, scores_a, targets, weights) - _resampled(metric, scores_b, targets, weights)
-    mean_a, mean_b = _once(metric, scores_a, targets), _once(metric, scores_b, targets)
+    mean_a, mean_b = once(metric, scores_a, targets), once(metric, scores_b, targets)
     low, high = _interval(drawn, level)
     return {
         "estimate": mean_a - mean_b,
@@ -259,7 +259,7 @@ def _over_seeds(metric, scores, targets, weights, random):
     for one in scores:
         one, checked = _checked(metric, one, targets)
         per_seed.append(_resampled(metric, one, checked, weights))
-        once.append(_once(metric, one, checked))
+        once.append(once(metric, one, checked))
     drawn = random.integers(len(scores), size=(len(weights), len(scores)))  # which seeds each resample takes
     return float(np.mean(once)), np.stack(per_seed, axis=1)[np.arange(len(weights))[:, None], drawn].mean(axis=1)
 
@@ -325,7 +325,7 @@ def _macro(per_label):
     return np.where(defined, per_label, 0).sum(axis=0) / np.where(defined.any(axis=0), defined.sum(axis=0), np.nan)
 
 
-def _once(metric, scores, targets):
+def once(metric, scores, targets):
     """The metric on all tracks as they are."""
     return float(_resampled(metric, scores, targets, np.ones((1, len(targets)), dtype=np.int64))[0])
 

@@ -1,0 +1,706 @@
+"""Whole networks learn labels: supervised training from scratch and fine-tuning (paper Sec. 4.1 Setup, Tables 1-3).
+
+What it asks of a model (every tagger and every encoder with a new head has it)
+    model.sample_rate, model.n_samples     rate and length of the input
+    model(wave (B, n_samples)) -> logits (B, n_labels)
+    model.settings                         what builds it again, for the checkpoint's card
+
+Tags are independent (sigmoid, binary cross-entropy); classes exclude each other (softmax, cross-entropy). A track is
+heard as several chunks, and its score is the mean of their probabilities.
+
+A run is a list of stages, each with its optimiser, rate and patience; each begins with the best weights so far, by the
+validation score. What ends a stage is its number of epochs, or `patience` epochs without a better score.
+
+Randomness. Songs come in passes, each in an order drawn from (seed, pass); a song's crop is drawn from (seed, pass,
+song), dropout from (seed, step): a run that was stopped and resumed ends in the same bits as one that was not.
+
+Files in the run's folder
+    checkpoint.safetensors, .json   the best weights and their card; there only when the run is finished
+    history.json                    one entry per finished epoch
+    last.safetensors, best.safetensors   where to go on after a stop; removed at the end
+
+Told in: notebooks/20_supervised_taggers.ipynb
+"""
+
+import dataclasses
+import hashlib
+import math
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+
+from pawlib import augment, checkpoints
+from pawlib.bench import costs, datasets, loop, metrics, stats
+from pawlib.bench.files import write_json
+from pawlib.bench.progress import progress
+
+SELECTIONS = ("roc_auc", "pr_auc", "accuracy")
+TAILS = ("keep", "drop")
+PEERS_CHUNKS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One part of a training run.
+
+    Attributes
+    ----------
+    optimizer : "adam" | "sgd"
+        SGD with Nesterov momentum of 0.9.
+    learning_rate : float
+    n_epochs : int
+        At most so many.
+    patience : int
+        Epochs without a better validation score that end the stage.
+    plateau : int, optional
+        Epochs without a better score after which the rate is divided by ten.
+    """
+
+    optimizer: str
+    learning_rate: float
+    n_epochs: int
+    patience: int
+    plateau: int | None = None
+
+
+# Won 2020: Adam, then SGD ever slower, 200 epochs in all; the best weights are taken up again at every change.
+PUBLISHED = {
+    "stages": (
+        Stage("adam", 1e-4, 200, 80),
+        Stage("sgd", 1e-3, 20, 20),
+        Stage("sgd", 1e-4, 20, 20),
+        Stage("sgd", 1e-5, 200, 200),
+    ),
+    "max_epochs": 200,
+    "batch_size": 16,
+    "weight_decay": 1e-4,
+    "select": "pr_auc",
+    "valid_chunks": PEERS_CHUNKS,
+}
+# PEMR's fine-tuning, stopped after 10 epochs without a better validation score (paper Sec. 4.1).
+FINE_TUNING = {
+    "stages": (Stage("adam", 1e-3, 300, 10, plateau=5),),
+    "batch_size": 64,
+    "weight_decay": 1e-6,
+    "select": "roc_auc",
+    "valid_chunks": "cover",
+}
+SCALES = {
+    "supervised": {
+        "toy": {**PUBLISHED, "stages": (Stage("adam", 1e-3, 2, 2), Stage("sgd", 1e-3, 1, 1)), "batch_size": 4,
+                "steps_per_epoch": 2, "valid_chunks": 1},
+        # the same multiply-accumulates for every system, see `equal_work`
+        "small": {**PUBLISHED, "stages": (Stage("adam", 1e-3, 5, 5), Stage("adam", 1e-4, 1, 1)), "valid_chunks": 1},
+        "paper": PUBLISHED,
+    },
+    "fine_tune": {
+        "toy": {**FINE_TUNING, "stages": (Stage("adam", 1e-3, 2, 2),), "batch_size": 4, "steps_per_epoch": 2,
+                "valid_chunks": 1},
+        "small": {**FINE_TUNING, "stages": (Stage("adam", 1e-3, 10, 10, plateau=5),), "batch_size": 16,
+                  "least_steps": 20, "valid_chunks": 2},
+        "paper": FINE_TUNING,
+    },
+}  # fmt: skip
+SMALL_WORK = 5e12  # forward multiply-accumulates of a supervised run at small: about three minutes on 2 cores
+STEPS_AT_SMALL = (42, 600)
+
+
+@dataclasses.dataclass
+class Scored:
+    """What a network said of some tracks.
+
+    scores     : float32 array (n_tracks, n_labels), mean probability of each track's chunks
+    n_chunks   : int, chunks heard in all
+    n_repeated : int, tracks shorter than the input, filled by repetition
+    seconds    : float, for all of it
+    """
+
+    scores: np.ndarray
+    n_chunks: int
+    n_repeated: int
+    seconds: float
+
+
+def recipe(protocol, scale, **changes):
+    """Arguments of `train` for a protocol at a scale, with changes.
+
+    Parameters
+    ----------
+    protocol : "supervised" | "fine_tune"
+    scale : "toy" | "small" | "paper"
+    **changes
+        Instead of the recipe's own.
+
+    Raises
+    ------
+    ValueError
+        For an unknown protocol or scale.
+
+    Told in: notebooks/20_supervised_taggers.ipynb
+    """
+    if protocol not in SCALES:
+        raise ValueError(f"protocol={protocol!r} is unknown, expected one of {', '.join(SCALES)}")
+    if scale not in SCALES[protocol]:
+        raise ValueError(f"scale={scale!r} is unknown, expected one of {', '.join(SCALES[protocol])}")
+    return {**SCALES[protocol][scale], **changes}
+
+
+def equal_work(model, stages, batch_size, work=SMALL_WORK, bounds=STEPS_AT_SMALL):
+    """Steps of an epoch for which a whole run costs the same multiply-accumulates whatever the network.
+
+    On 2 cores nobody trains ten networks to the end. Giving each as many *songs* would let the smallest finish in
+    seconds and the largest take an hour; giving each as much *work* is a comparison with a meaning: what each makes of
+    the same electricity. At paper scale every network gets the published epochs.
+
+    Parameters
+    ----------
+    model : Module
+    stages : sequence of Stage
+    batch_size : int
+    work : float [multiply-accumulates]
+        Of the forward passes of the run.
+    bounds : (int, int)
+        The fewest and the most steps of a run.
+
+    Returns
+    -------
+    int
+    """
+    macs = costs.count(model, torch.zeros(1, model.n_samples)).macs
+    n_steps = min(max(work / (macs * batch_size), bounds[0]), bounds[1])
+    return max(1, round(n_steps / sum(stage.n_epochs for stage in stages)))
+
+
+def train(
+    model,
+    corpus,
+    out,
+    *,
+    stages,
+    batch_size,
+    weight_decay,
+    select,
+    seed=0,
+    tracks=None,
+    max_epochs=None,
+    steps_per_epoch=None,
+    least_steps=1,
+    valid_chunks="cover",
+    precision="auto",
+    save_every_s=120.0,
+    card=None,
+    stop_after_steps=None,
+    report=print,
+):
+    """Train a whole network on labelled songs, or go on where an earlier call was stopped.
+
+    Parameters
+    ----------
+    model : Module
+        With the interface of the module's map; afterwards it has the best weights.
+    corpus : corpora.Corpus
+        Its splits give labels and the validation tracks, its store the audio.
+    out : path-like
+        The run's folder.
+    stages : sequence of Stage
+    batch_size : int
+        At most the number of training tracks.
+    weight_decay : float
+    select : "roc_auc" | "pr_auc" | "accuracy"
+        The validation score that chooses the weights, macro over labels.
+    seed : int
+        Of order, crops and dropout. The model was initialised by the caller.
+    tracks : list of Track, optional
+        To learn from; by default all training tracks.
+    max_epochs : int, optional
+        Over all stages.
+    steps_per_epoch : int, optional
+        By default as many as a pass over the tracks takes.
+    least_steps : int
+        An epoch never has fewer: few labels would be scored after every step or two.
+    valid_chunks : "cover" | int
+        Of each validation track, as in `score`.
+    precision : "auto" | "32-true" | "bf16-mixed"
+    save_every_s : float [s]
+        How often last.safetensors is written within an epoch.
+    card : dict, optional
+        What else the checkpoint's card should say.
+    stop_after_steps : int, optional
+        Stop (resumable) after so many steps of this call: for tests.
+    report : callable
+        Gets one line per epoch.
+
+    Returns
+    -------
+    list of dict
+        The history: per epoch stage, loss, validation score, learning rate, songs per second, waiting share.
+
+    Raises
+    ------
+    ValueError
+        Without training tracks; if the model has another number of outputs than there are labels; for an unknown
+        `select` or optimiser; if no validation label can be scored; if the folder holds another run's files.
+    FloatingPointError
+        If the loss is not finite: it names step, songs and what came in; the best weights so far are kept.
+
+    Warns
+    -----
+    UserWarning
+        Naming labels without a positive training track.
+
+    Told in: notebooks/20_supervised_taggers.ipynb
+    """
+    tracks = corpus.splits.train if tracks is None else list(tracks)
+    _check(model, corpus, tracks, select, stages)
+    batch_size = min(batch_size, len(tracks))
+    steps_per_epoch = max(steps_per_epoch or math.ceil(len(tracks) / batch_size), least_steps)
+    identity = {
+        "settings": model.settings,
+        "songs": hashlib.sha256("\n".join(track.id for track in tracks).encode()).hexdigest()[:16],
+        "n_songs": len(tracks),
+        "labels": list(corpus.splits.labels),
+        "stages": [dataclasses.asdict(stage) for stage in stages],
+        "max_epochs": min(max_epochs or math.inf, sum(stage.n_epochs for stage in stages)),
+        "batch_size": batch_size,
+        "steps_per_epoch": steps_per_epoch,
+        "seed": seed,
+        "weight_decay": weight_decay,
+        "select": select,
+        "valid_chunks": valid_chunks,
+    }
+    out = Path(out)
+    with loop.only_one_run(out):
+        history = loop.finished(out, identity)
+        if history is None:
+            run = _Run(loop.fabric(precision), model, corpus, tracks, out, identity, stages)
+            run.resume()
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    complete = run.train(save_every_s, stop_after_steps, report)
+            except KeyboardInterrupt:
+                run.save_last()
+                report(f"stopped in epoch {run.epoch + 1}; run the same again to go on from step {run.step}")
+                raise
+            if not complete:
+                return run.history
+            run.finish(card or {})
+            history = run.history
+    checkpoints.load_weights(model, out / "checkpoint.safetensors")
+    return history
+
+
+@torch.inference_mode()
+def score(model, store, tracks, single_label, chunks="cover", tail="keep", precision="auto", what="scoring"):
+    """Mean probability of each track over its chunks.
+
+    Parameters
+    ----------
+    model : Module
+        With the interface of the module's map; set to evaluation while it works.
+    store : bench.store.Store
+    tracks : list of Track
+    single_label : bool
+        Softmax over classes, or a sigmoid for each tag.
+    chunks, tail
+        As in `chunk_starts`.
+    precision : "auto" | "32-true" | "bf16-mixed"
+    what : str
+        For the progress lines.
+
+    Returns
+    -------
+    Scored
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite, naming the track.
+
+    Told in: notebooks/20_supervised_taggers.ipynb
+    """
+    began = time.perf_counter()
+    fabric = loop.fabric(precision)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    batch = max(1, round(BATCH_SAMPLES / model.n_samples))
+    scores, n_chunks, n_repeated, waiting, owners = [None] * len(tracks), 0, 0, [], []
+
+    def flush():
+        with fabric.autocast():
+            logits = torch.cat([model(part.to(device)) for part in torch.cat(waiting).split(batch)])
+        probabilities = _probabilities(logits.float(), single_label).cpu()
+        for owner, some in zip(owners, probabilities.split([len(w) for w in waiting]), strict=True):
+            if not torch.isfinite(some).all():
+                raise ValueError(
+                    f"the network's answer to track {tracks[owner].id} is not finite: did training diverge, "
+                    "or is its audio broken?"
+                )
+            scores[owner] = some.mean(dim=0)
+        waiting.clear()
+        owners.clear()
+
+    for i, track in enumerate(progress(tracks, what=what, unit="tracks")):
+        wave = read_track(store, track, model.sample_rate)
+        starts = chunk_starts(len(wave), model.n_samples, chunks, tail)
+        n_repeated += len(wave) < model.n_samples
+        wave = _filled(wave, model.n_samples)
+        waiting.append(torch.stack([wave[start : start + model.n_samples] for start in starts]))
+        owners.append(i)
+        n_chunks += len(starts)
+        if sum(map(len, waiting)) >= batch:
+            flush()
+    if waiting:
+        flush()
+    model.train(was_training)
+    return Scored(torch.stack(scores).numpy(), n_chunks, n_repeated, time.perf_counter() - began)
+
+
+BATCH_SAMPLES = 1_000_000  # of audio at a time: some 16 chunks of 59,049, 2 of 464,000
+
+
+def chunk_starts(n_samples, n_chunk, chunks="cover", tail="keep"):
+    """Where the chunks of a track begin.
+
+    Parameters
+    ----------
+    n_samples, n_chunk : int
+        Length of track and chunk.
+    chunks : "cover" | int > 0
+        "cover": side by side (PEMR, CLMR); a number: so many, evenly spaced and overlapping (Won 2020: 16); 1 is the
+        middle of the track.
+    tail : "keep" | "drop"
+        "keep": the last chunk ends with the track. "drop", as the peers' code has it: side by side, what does not fill
+        a chunk is never heard; of n overlapping ones the last begins (n - 1) / n of the way and the end is never heard.
+
+    Returns
+    -------
+    list of int
+        [0] for a track that is no longer than a chunk.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `chunks` or `tail`.
+    """
+    if tail not in TAILS:
+        raise ValueError(f"tail={tail!r} is unknown, expected one of {TAILS}")
+    if chunks != "cover" and (isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1):
+        raise ValueError(f'chunks={chunks!r} is unknown, expected "cover" or a number above 0')
+    room = n_samples - n_chunk
+    if room <= 0:
+        return [0]
+    if chunks == "cover":
+        starts = list(range(0, room + 1, n_chunk))
+        return [*starts, room] if tail == "keep" and room % n_chunk else starts
+    if tail == "drop":
+        return [i * (room // chunks) for i in range(chunks)]
+    return [room // 2] if chunks == 1 else [round(room * i / (chunks - 1)) for i in range(chunks)]
+
+
+def read_track(store, track, sample_rate):
+    """A whole track at the wanted rate: float32 tensor (n_samples,)."""
+    wave = torch.from_numpy(store.read(track.id))
+    native = store.sample_rate(track.id)
+    return wave if native == sample_rate else torchaudio.functional.resample(wave, native, sample_rate)
+
+
+def few_labels(tracks, labels, percent, seed):
+    """A drawn share of the labelled tracks in which every label is heard where possible (paper Sec. 4.1, Table 2).
+
+    The lists behind the paper's 1 % and 10 % were never published. Here: for each label, the rarest first, that no
+    chosen track carries, one of its tracks is drawn; the rest is drawn from all others.
+
+    Parameters
+    ----------
+    tracks : list of Track
+    labels : sequence of str
+        Names of the targets' columns, for the warning.
+    percent : float, above 0, at most 100
+    seed : int
+
+    Returns
+    -------
+    list of Track, in the order of `tracks`
+
+    Raises
+    ------
+    ValueError
+        If `percent` is out of range, or so small that no track is left.
+
+    Warns
+    -----
+    UserWarning
+        Naming the labels that no chosen track carries.
+
+    Told in: notebooks/31_few_labels_mtat.ipynb
+    """
+    if not 0 < percent <= 100:
+        raise ValueError(f"percent={percent} is no share of the labels, expected above 0 and at most 100")
+    n = round(len(tracks) * percent / 100)
+    if n < 1:
+        raise ValueError(f"{percent} % of {len(tracks)} tracks is none: take a larger share or a larger corpus")
+    if n == len(tracks):
+        return list(tracks)
+    generator = torch.Generator().manual_seed(augment.sample_key(seed, round(100 * percent)))
+    order = torch.randperm(len(tracks), generator=generator).numpy()  # a draw is the first in this order
+    target = datasets.targets(tracks)[order] > 0
+    chosen = np.zeros(len(tracks), dtype=bool)
+    for column in np.argsort(target.sum(axis=0), kind="stable"):
+        carriers = np.flatnonzero(target[:, column])
+        if chosen.sum() < n and len(carriers) and not chosen[carriers].any():
+            chosen[carriers[0]] = True
+    others = np.flatnonzero(~chosen)
+    chosen[others[: n - chosen.sum()]] = True
+    unheard = [label for label, heard in zip(labels, target[chosen].any(axis=0), strict=True) if not heard]
+    if unheard:
+        warnings.warn(
+            f"{len(unheard)} of {len(labels)} labels have no positive among {n} tracks: {', '.join(unheard)}",
+            stacklevel=2,
+        )
+    return [tracks[i] for i in sorted(order[chosen])]
+
+
+class _Run:
+    """One training run: model and optimiser, where it stands, and what is kept on disk."""
+
+    def __init__(self, fabric, model, corpus, tracks, out, identity, stages):
+        self.fabric, self.bare, self.corpus, self.tracks = fabric, model, corpus, tracks
+        self.out, self.identity, self.stages = out, identity, stages
+        self.targets = torch.from_numpy(datasets.targets(tracks))
+        self.epoch, self.step, self.stage, self.history, self.sums = 0, 0, 0, [], {}
+        self.best, self.waited, self.rate = None, 0, stages[0].learning_rate
+        model.to(memory_format=torch.channels_last)
+        self._set_up()
+
+    def train(self, save_every_s, stop_after_steps, report):
+        """Run to the end (True) or to the asked stop (False)."""
+        n_steps, here, saved = self.identity["steps_per_epoch"], 0, time.monotonic()
+        batches = loop.read_ahead(self._batches(self.step))
+        try:
+            while not self._is_over():
+                self.model.train()
+                for (songs, wave, target), waited in batches:
+                    self._one_step(songs, wave, target, waited)
+                    here += 1
+                    if stop_after_steps is not None and here >= stop_after_steps and self.step % n_steps:
+                        self.save_last()
+                        return False
+                    if self.step % n_steps == 0:
+                        break
+                    if time.monotonic() - saved > save_every_s:
+                        self.save_last()
+                        saved = time.monotonic()
+                self._end_epoch(report)
+                self.save_last()
+                saved = time.monotonic()
+                if stop_after_steps is not None and here >= stop_after_steps:
+                    return self._is_over()
+        finally:
+            batches.close()
+        return True
+
+    def _set_up(self):
+        """The optimiser of the stage."""
+        stage, decay = self.stages[self.stage], self.identity["weight_decay"]
+        if stage.optimizer == "adam":
+            optimizer = torch.optim.Adam(self.bare.parameters(), lr=self.rate, weight_decay=decay)
+        else:
+            optimizer = torch.optim.SGD(
+                self.bare.parameters(), lr=self.rate, momentum=0.9, nesterov=True, weight_decay=decay
+            )
+        self.model, self.optimizer = self.fabric.setup(self.bare, optimizer, move_to_device=True)
+
+    def _is_over(self):
+        return self.stage == len(self.stages) or self.epoch >= self.identity["max_epochs"]
+
+    def _batches(self, first_step):
+        """Batches without end: passes over the tracks, one after the other."""
+        n, size, seed = len(self.tracks), self.identity["batch_size"], self.identity["seed"]
+        step = first_step
+        orders = {}
+        while True:
+            places = [divmod(step * size + i, n) for i in range(size)]
+            for number in {number for number, _ in places} - set(orders):
+                generator = torch.Generator().manual_seed(augment.sample_key(seed, number))
+                orders = {k: v for k, v in orders.items() if k == number - 1}
+                orders[number] = torch.randperm(n, generator=generator).tolist()
+            indices = [(number, orders[number][place]) for number, place in places]
+            waves = [
+                loop.crop(
+                    self.corpus.store, self.tracks[i].id, self.bare.sample_rate, self.bare.n_samples,
+                    augment.sample_key(seed, number, i),
+                )
+                for number, i in indices
+            ]  # fmt: skip
+            rows = [i for _, i in indices]
+            yield [self.tracks[i].id for i in rows], torch.from_numpy(np.stack(waves)), self.targets[rows]
+            step += 1
+
+    def _one_step(self, songs, wave, target, waited):
+        began = time.perf_counter()
+        torch.manual_seed(augment.sample_key(self.identity["seed"], self.step))  # dropout
+        device = self.fabric.device
+        logits = self.model(wave.to(device, non_blocking=True)).float()
+        loss = loss_of(logits, target.to(device), self.corpus.splits.single_label)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}, songs "
+                f"{', '.join(songs[:4])}..., samples from {wave.min():.3g} to {wave.max():.3g}: is one of them "
+                "damaged, or the learning rate too high? "
+                f"{self.out} keeps the last good state (last.safetensors) and the best (best.safetensors)"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.step += 1
+        working = time.perf_counter() - began
+        for name, value in {"loss": loss.item(), "waiting_s": waited, "working_s": working}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def _end_epoch(self, report):
+        """Score the validation tracks, keep the best, change rate or stage where nothing gets better."""
+        stage, n_steps = self.stages[self.stage], self.identity["steps_per_epoch"]
+        valid = self._validate()
+        waiting, working = self.sums["waiting_s"], self.sums["working_s"]
+        self.epoch += 1
+        entry = {
+            "epoch": self.epoch,
+            "stage": self.stage + 1,
+            "optimizer": stage.optimizer,
+            "learning_rate": self.rate,
+            "loss": self.sums["loss"] / n_steps,
+            f"valid_{self.identity['select']}": valid,
+            "songs_per_s": n_steps * self.identity["batch_size"] / (waiting + working),
+            "waiting_share": waiting / (waiting + working),
+        }
+        self.history.append(entry)
+        self.sums = {}
+        if self.best is None or valid > self.best["score"]:
+            self.best, self.waited = {"score": valid, "epoch": self.epoch}, 0
+            loop.save_state(self.out / "best.safetensors", self.bare, None, self.best)
+        else:
+            self.waited += 1
+            if stage.plateau and self.waited % stage.plateau == 0:
+                self.rate *= 0.1
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.rate
+        write_json(self.out / "history.json", self.history)
+        report(_line(entry, self.identity, self.best))
+        in_stage = sum(one["stage"] == self.stage + 1 for one in self.history)
+        if in_stage >= stage.n_epochs or self.waited >= stage.patience:
+            self._next_stage()
+
+    def _next_stage(self):
+        self.stage += 1
+        if self.stage == len(self.stages):
+            return
+        self._take_best()
+        self.waited, self.rate = 0, self.stages[self.stage].learning_rate
+        self._set_up()
+
+    def _validate(self):
+        splits, select = self.corpus.splits, self.identity["select"]
+        what = f"validation, epoch {self.epoch + 1}"
+        scored = score(
+            self.bare, self.corpus.store, splits.valid, splits.single_label, self.identity["valid_chunks"], what=what
+        )
+        targets = datasets.targets(splits.valid)
+        if select == "accuracy":
+            return metrics.accuracy(scored.scores, targets.argmax(axis=1))
+        value = stats.once(select, scored.scores.astype(np.float64), targets)
+        if np.isnan(value):
+            raise ValueError(
+                f"no label has both a positive and a negative among the {len(splits.valid)} validation tracks, "
+                "so nothing can be chosen on them: is the validation split too small?"
+            )
+        return value
+
+    def _take_best(self):
+        _, tensors = loop.read_state(self.out / "best.safetensors")
+        loop.restore(tensors, self.bare)
+
+    def save_last(self):
+        """Write everything that a later call needs to go on."""
+        if self.stage == len(self.stages):
+            return
+        names = ("identity", "epoch", "step", "stage", "history", "sums", "best", "waited", "rate")
+        told = {name: getattr(self, name) for name in names}
+        loop.save_state(self.out / "last.safetensors", self.bare, self.optimizer, told)
+
+    def resume(self):
+        """Go on from last.safetensors where there is one of this very run."""
+        kept = loop.read_state(self.out / "last.safetensors")
+        if kept is None:
+            return
+        told, tensors = kept
+        loop.same_run(told["identity"], self.identity, self.out / "last.safetensors")
+        for name in ("epoch", "step", "stage", "history", "sums", "best", "waited", "rate"):
+            setattr(self, name, told[name])
+        self._set_up()
+        loop.restore(tensors, self.bare, self.optimizer)
+
+    def finish(self, card):
+        """Write the best weights with their card, remove what was only for resuming."""
+        self._take_best()
+        card = {
+            **card,
+            "labels": self.identity["labels"],
+            "training": self.identity,
+            "metrics": {f"valid_{self.identity['select']}": self.best["score"], "best_epoch": self.best["epoch"]},
+            "machine": loop.machine(self.fabric.device),
+        }
+        checkpoints.save(self.bare, self.out / "checkpoint.safetensors", "tagger", card)
+        for name in ("last.safetensors", "best.safetensors"):
+            (self.out / name).unlink(missing_ok=True)
+
+
+def loss_of(logits, target, single_label):
+    """Mean cross-entropy (classes) or binary cross-entropy (tags) of logits and 0/1 targets, both (B, n_labels)."""
+    if single_label:
+        return torch.nn.functional.cross_entropy(logits, target.argmax(dim=1))
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+
+
+def _probabilities(logits, single_label):
+    return logits.softmax(dim=1) if single_label else logits.sigmoid()
+
+
+def _filled(wave, n_samples):
+    """A track at least as long as the input: repeated where it is shorter."""
+    return wave if len(wave) >= n_samples else wave.repeat(math.ceil(n_samples / len(wave)))[:n_samples]
+
+
+def _check(model, corpus, tracks, select, stages):
+    """What would otherwise fail after an hour."""
+    splits = corpus.splits
+    if not tracks or not splits.valid:
+        raise ValueError(f"{len(tracks)} training and {len(splits.valid)} validation tracks: were they decoded?")
+    if select not in SELECTIONS or (select == "accuracy" and not splits.single_label):
+        raise ValueError(f"select={select!r} is unknown, expected one of {SELECTIONS} (accuracy for classes only)")
+    for stage in stages:
+        if stage.optimizer not in ("adam", "sgd"):
+            raise ValueError(f'optimizer={stage.optimizer!r} is unknown, expected "adam" or "sgd"')
+    n_outputs = model.settings.get("n_classes")
+    if n_outputs is not None and n_outputs != len(splits.labels):
+        raise ValueError(
+            f"the network answers for {n_outputs} labels, {splits.name} has {len(splits.labels)}: "
+            "build it with n_classes=len(labels)"
+        )
+    heard = datasets.targets(tracks).any(axis=0)
+    unheard = [label for label, yes in zip(splits.labels, heard, strict=True) if not yes]
+    if unheard:
+        warnings.warn(f"{len(unheard)} labels have no positive training track: {', '.join(unheard)}", stacklevel=3)
+
+
+def _line(entry, identity, best):
+    name = f"valid_{identity['select']}"
+    return (
+        f"epoch {entry['epoch']}/{identity['max_epochs']}, {entry['optimizer']} {entry['learning_rate']:.0e}, "
+        f"loss {entry['loss']:.4f}, {name.replace('_', ' ')} {entry[name]:.3f} (best {best['score']:.3f}), "
+        f"{entry['songs_per_s']:.1f} songs/s, waiting {entry['waiting_share']:.1%}"
+    )

@@ -1,0 +1,114 @@
+"""An encoder from anywhere, with a new head: the weights arrive, the front-end is its own, strangers are refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from pawlib import checkpoints, model, systems
+from pawlib.systems import transfer
+
+SMALL = {"whole_seconds": 5.6, "n_levels": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    model.MusicPAW("hc", **SMALL).save(out / "hc.safetensors", {"seed": 7})
+    for slug in ("short_chunk_cnn", "sample_cnn"):
+        checkpoints.save(
+            systems.build(slug, n_classes=3), out / f"{slug}.safetensors", "tagger", {"labels": ["a", "b", "c"]}
+        )
+    return out
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_the_pretrained_encoder_hears_its_shortest_clips(folder):
+    tagger, card = transfer.from_checkpoint(folder / "hc.safetensors", 10, seed=0)
+    paw = model.MusicPAW.load(folder / "hc.safetensors")
+    assert card["seed"] == 7 and tagger.n_samples == paw.n_whole // 2 == 44_800
+    assert same(tagger.encoder, paw.encoder)
+    wave = 0.1 * torch.randn(2, 44_800)
+    paw.eval(), tagger.eval()
+    s = paw.embed_clips(wave, level=1)
+    assert torch.equal(tagger.encoder(tagger.front_end(wave)), s)
+    assert torch.allclose(tagger(wave), tagger.head(s), atol=1e-6)
+
+
+def test_supervised_mtat_keeps_the_front_end_of_its_tagger(folder):
+    tagger, card = transfer.from_checkpoint(folder / "short_chunk_cnn.safetensors", 10, seed=0)
+    trained = transfer.load(folder / "short_chunk_cnn.safetensors")
+    assert card["kind"] == "tagger" and tagger.n_samples == 59_049
+    wave = 0.1 * torch.randn(1, 59_049)
+    assert torch.equal(tagger.front_end(wave), trained.front_end(wave))
+    assert same(tagger.encoder, trained.encoder)
+
+
+def test_the_new_head_depends_on_the_seed_and_disturbs_nobody(folder):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    heads = [transfer.from_checkpoint(folder / "hc.safetensors", 10, seed)[0].head.weight for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("encoder", ["fcn_4", "fcn_7"])
+def test_a_start_from_scratch_is_he_initialised(encoder):
+    tagger = transfer.from_scratch(encoder, 5, seed=0)
+    for layer in tagger.encoder.modules():
+        if isinstance(layer, nn.Conv2d) and layer.in_channels > 1:
+            fan_in = layer.weight[0].numel()
+            assert float(layer.weight.std().detach()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)  # He 2015, ReLU
+            assert not layer.bias.any()
+    assert same(tagger, transfer.from_scratch(encoder, 5, seed=0))
+    assert not same(tagger, transfer.from_scratch(encoder, 5, seed=1))
+
+
+def test_gradients_reach_the_whole_network():
+    tagger = transfer.from_scratch("fcn_4", 5, seed=0)
+    tagger(0.1 * torch.randn(2, 44_800)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in tagger.parameters())
+
+
+def test_a_fine_tuned_network_is_read_back(tmp_path):
+    tagger = transfer.from_scratch("fcn_4", 3, seed=0)
+    checkpoints.save(tagger, tmp_path / "tuned.safetensors", "tagger", {"labels": ["a", "b", "c"]})
+    again = transfer.load(tmp_path / "tuned.safetensors", ["a", "b", "c"])
+    assert same(again, tagger) and not again.training
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["b", "a", "c"], "same 3 labels in another order .column 0 is 'a', here 'b'"),
+        (["a", "b", "d"], "trained on 3 labels, here are 3; it knows c: is it a checkpoint of another dataset"),
+        (["a", "b"], "trained on 3 labels, here are 2"),
+    ],
+)
+def test_other_labels_are_refused(folder, labels, said):
+    with pytest.raises(ValueError, match=said):
+        transfer.load(folder / "sample_cnn.safetensors", labels)
+
+
+def test_a_pretraining_is_no_tagger(folder):
+    with pytest.raises(ValueError, match=r"hc.safetensors holds a 'music_paw' checkpoint, not a trained tagger"):
+        transfer.load(folder / "hc.safetensors")
+
+
+def test_a_system_without_one_of_the_encoders_is_refused(folder):
+    with pytest.raises(ValueError, match="holds 'sample_cnn', which has none of the encoders fcn_4, fcn_7"):
+        transfer.from_checkpoint(folder / "sample_cnn.safetensors", 10, seed=0)
+
+
+def test_a_missing_checkpoint_is_named():
+    with pytest.raises(FileNotFoundError, match="nowhere is neither a file nor a released checkpoint"):
+        transfer.from_checkpoint("nowhere", 10, seed=0)
+
+
+def test_a_wave_of_another_length_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(1, 16000\), expected \(B, 44800\)"):
+        transfer.from_scratch("fcn_4", 5, seed=0)(torch.zeros(1, 16_000))

@@ -121,7 +121,7 @@ class ConvLayer(nn.Module):
         return fast_layer.scale_shift_relu(pooled, scale * sign, shift)  # an eighth of the map
 
 
-class _Trunk(nn.Module):
+class Trunk(nn.Module):
     """Input batch norm, then layers; what FCN-4 and FCN-7 share."""
 
     name = ""
@@ -157,7 +157,7 @@ class _Trunk(nn.Module):
         return self
 
 
-class FCN4(_Trunk):
+class FCN4(Trunk):
     """FCN-4 (Choi 2016 as used in the paper): 4 layers of 64, 128, 128, 128 channels; 370,562 parameters.
 
     Input (B, 1, 128, n_frames) with 320 to 639 frames; output (B, 512): 128 channels x 4 bands x 1 moment.
@@ -184,7 +184,7 @@ class FCN4(_Trunk):
         return self.maps(mel).flatten(1)  # (B, 512)
 
 
-class FCN7(_Trunk):
+class FCN7(Trunk):
     """FCN-7: the 512-d trunk of Short-chunk CNN (Won 2020), 7 layers with pool 2, then the maximum over what is left.
 
     Input (B, 1, 128, n_frames) with at least 128 frames; output (B, 512).

@@ -230,3 +230,29 @@ def test_given_features_are_left_as_they_were(splits):
     copies = [split.x.clone() for split in splits]
     protocols.linear_probe(*splits, N_LABELS, seed=0, **FAST)
     assert all(torch.equal(copy, split.x) for copy, split in zip(copies, splits, strict=True))
+
+
+def test_classes_are_told_apart_by_softmax():
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randint(0, 4, (120,), generator=generator)
+    truth = torch.nn.functional.one_hot(classes, 4).float()
+    index = torch.arange(120).repeat_interleave(2)
+    x = truth[index] + 0.15 * torch.randn(240, 4, generator=generator)
+    cuts = ((0, 60), (60, 90), (90, 120))
+    parts = [protocols.ClipFeatures(x[2 * i : 2 * j], index[2 * i : 2 * j] - i, truth[i:j]) for i, j in cuts]
+    probe = protocols.linear_probe(*parts, 4, seed=0, single_label=True)
+    assert probe.scores.sum(axis=1) == pytest.approx(np.ones(30), abs=1e-5)
+    assert (probe.scores.argmax(axis=1) == classes[90:].numpy()).mean() > 0.9
+    clip = probe.predict(parts[2].x[:2])
+    assert clip.mean(dim=0).numpy() == pytest.approx(probe.scores[0], abs=1e-6)
+    assert probe.settings["single_label"] is True
+
+
+def test_the_features_of_some_tracks_are_theirs():
+    x = torch.arange(12.0).view(6, 2)
+    features = protocols.ClipFeatures(x, torch.tensor([2, 0, 1, 2, 0, 1]), torch.eye(3), ("a", "b", "c"))
+    some = protocols.only(features, {"c", "a"})
+    assert some.ids == ("a", "c") and some.targets.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert some.track_index.tolist() == [1, 0, 1, 0] and some.x.tolist() == x[[0, 1, 3, 4]].tolist()
+    with pytest.raises(ValueError, match="1 ids are none of these 3 tracks, e.g. 'd'"):
+        protocols.only(features, {"a", "d"})

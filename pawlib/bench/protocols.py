@@ -73,6 +73,7 @@ class Probe:
     deviation: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
+    single_label: bool = False
 
     @property
     def n_tracks(self):
@@ -81,9 +82,8 @@ class Probe:
 
     def predict(self, x):
         """Probabilities of single clips: (n_clips, width) -> (n_clips, n_labels)."""
-        return _probabilities(
-            (torch.as_tensor(x).cpu().float() - self.mean) / self.deviation, self.weight, self.bias, self.untrained
-        )
+        x = (torch.as_tensor(x).cpu().float() - self.mean) / self.deviation
+        return _answers(x, self.weight, self.bias, self.single_label, self.untrained)
 
 
 def linear_probe(
@@ -99,6 +99,7 @@ def linear_probe(
     learning_rate=3e-3,
     batch_tracks=16,
     select="roc_auc",
+    single_label=False,
 ):
     """Train one linear layer on frozen features, regularised and stopped by validation, and score the test tracks.
 
@@ -118,6 +119,8 @@ def linear_probe(
     batch_tracks : int > 0
     select : "roc_auc" or "pr_auc"
         The validation score, macro over the labels that have both kinds of tracks there.
+    single_label : bool
+        Classes that exclude each other (genres): softmax and cross-entropy instead of a sigmoid for each label.
 
     Returns
     -------
@@ -149,16 +152,18 @@ def linear_probe(
         splits = {name: _pooled(split) for name, split in splits.items()}
     mean, deviation = _standard(splits["train"].x)
     splits = {name: dataclasses.replace(split, x=(split.x - mean) / deviation) for name, split in splits.items()}
-    constants = _constants(splits["train"])
+    constants = {} if single_label else _constants(splits["train"])
 
     with one_thread():
         runs = [
-            _train(splits, decay, seed, max_epochs, patience, learning_rate, batch_tracks, select, constants)
+            _train(
+                splits, decay, seed, max_epochs, patience, learning_rate, batch_tracks, select, single_label, constants
+            )
             for decay in weight_decays
         ]
     best = max(range(len(runs)), key=lambda run: runs[run]["valid_score"])
     chosen = runs[best]
-    scores, tracks = _track_scores(splits["test"], chosen["weight"], chosen["bias"], constants)
+    scores, tracks = _track_scores(splits["test"], chosen["weight"], chosen["bias"], single_label, constants)
     _tell_unheard(splits["test"], tracks)
     return Probe(
         scores=scores.numpy(),
@@ -178,6 +183,7 @@ def linear_probe(
             "learning_rate": chosen["learning_rate"],
             "batch_tracks": batch_tracks,
             "select": select,
+            "single_label": single_label,
             "optimizer": "Adam",
             "standardised": True,
         },
@@ -185,6 +191,7 @@ def linear_probe(
         deviation=deviation,
         weight=chosen["weight"],
         bias=chosen["bias"],
+        single_label=single_label,
     )
 
 
@@ -224,7 +231,50 @@ def pool_tracks(values, track_index, n_tracks):
     return sums / n_clips.unsqueeze(1), n_clips  # 0 / 0 is NaN
 
 
-def _train(splits, decay, seed, max_epochs, patience, learning_rate, batch_tracks, select, constants):
+def only(features, ids):
+    """The features of some tracks: what a classifier with few labels may learn from.
+
+    Parameters
+    ----------
+    features : ClipFeatures
+        With `ids`.
+    ids : set of str
+
+    Returns
+    -------
+    ClipFeatures
+
+    Raises
+    ------
+    ValueError
+        If an id is none of the features' tracks.
+
+    Told in: notebooks/31_few_labels_mtat.ipynb
+    """
+    unknown = sorted(set(ids) - set(features.ids))
+    if unknown:
+        raise ValueError(f"{len(unknown)} ids are none of these {len(features.ids)} tracks, e.g. {unknown[0]!r}")
+    rows = [row for row, track in enumerate(features.ids) if track in ids]
+    place = torch.full((len(features.ids),), -1)
+    place[rows] = torch.arange(len(rows))
+    kept = place[features.track_index] >= 0
+    index = place[features.track_index[kept]]
+    return ClipFeatures(features.x[kept], index, features.targets[rows], tuple(features.ids[row] for row in rows))
+
+
+def loss_of(logits, target, single_label):
+    """Mean cross-entropy (classes) or binary cross-entropy (tags) of logits and 0/1 targets, both (B, n_labels)."""
+    if single_label:
+        return torch.nn.functional.cross_entropy(logits, target.argmax(dim=1))
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+
+
+def probabilities(logits, single_label):
+    """Softmax over classes, or a sigmoid for each tag: (B, n_labels)."""
+    return logits.softmax(dim=1) if single_label else logits.sigmoid()
+
+
+def _train(splits, decay, seed, max_epochs, patience, learning_rate, batch_tracks, select, single_label, constants):
     """One weight decay from first weights to early stop; the best epoch's weights come back."""
     generator = torch.Generator().manual_seed(seed)
     train, valid = splits["train"], splits["valid"]
@@ -238,8 +288,8 @@ def _train(splits, decay, seed, max_epochs, patience, learning_rate, batch_track
     history = []
     for epoch in range(1, max_epochs + 1):
         rate = optimizer.param_groups[0]["lr"]
-        loss = _epoch(train.x, clip_targets, clips_of_track, head, optimizer, batch_tracks, generator)
-        score = _valid_score(valid, head, constants, select)
+        loss = _epoch(train.x, clip_targets, clips_of_track, head, optimizer, batch_tracks, single_label, generator)
+        score = _valid_score(valid, head, single_label, constants, select)
         plateau.step(score)
         history.append({"epoch": epoch, "loss": loss, "valid_score": score, "learning_rate": rate})
         if score > best["valid_score"]:
@@ -250,13 +300,13 @@ def _train(splits, decay, seed, max_epochs, patience, learning_rate, batch_track
     return {**best, **used, "history": history}
 
 
-def _epoch(x, clip_targets, clips_of_track, head, optimizer, batch_tracks, generator):
+def _epoch(x, clip_targets, clips_of_track, head, optimizer, batch_tracks, single_label, generator):
     """Every track once, in drawn order; the mean loss of a clip."""
     order = torch.randperm(len(clips_of_track), generator=generator).tolist()
     total, n_clips = 0.0, 0
     for first in range(0, len(order), batch_tracks):
         rows = torch.cat([clips_of_track[track] for track in order[first : first + batch_tracks]])
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(head(x[rows]), clip_targets[rows])
+        loss = loss_of(head(x[rows]), clip_targets[rows], single_label)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -274,9 +324,9 @@ def _linear(width, n_labels, generator):
     return head
 
 
-def _valid_score(valid, head, constants, select):
+def _valid_score(valid, head, single_label, constants, select):
     """Macro score of the validation tracks."""
-    scores, tracks = _track_scores(valid, head.weight, head.bias, constants)
+    scores, tracks = _track_scores(valid, head.weight, head.bias, single_label, constants)
     score = stats.once(select, scores.double().numpy(), valid.targets[tracks].numpy())
     if np.isnan(score):
         raise ValueError(
@@ -298,22 +348,21 @@ def one_thread():
 
 
 @torch.no_grad()
-def _track_scores(split, weight, bias, constants):
+def _track_scores(split, weight, bias, single_label, constants):
     """Mean probability of each track's clips, for the tracks that have any, and which tracks those are."""
-    means, n_clips = pool_tracks(
-        _probabilities(split.x, weight, bias, constants), split.track_index, len(split.targets)
-    )
+    answers = _answers(split.x, weight, bias, single_label, constants)
+    means, n_clips = pool_tracks(answers, split.track_index, len(split.targets))
     tracks = torch.nonzero(n_clips).squeeze(1)
     return means[tracks], tracks
 
 
 @torch.no_grad()
-def _probabilities(x, weight, bias, constants):
-    """Sigmoid of the linear layer; untrained labels get their constant."""
-    probabilities = torch.sigmoid(torch.nn.functional.linear(x, weight, bias))
+def _answers(x, weight, bias, single_label, constants):
+    """Probabilities from the linear layer; untrained labels get their constant."""
+    answers = probabilities(torch.nn.functional.linear(x, weight, bias), single_label)
     for column, constant in constants.items():
-        probabilities[:, column] = constant
-    return probabilities
+        answers[:, column] = constant
+    return answers
 
 
 def _constants(train):

@@ -34,7 +34,7 @@ import torch
 import torchaudio
 
 from pawlib import augment, checkpoints
-from pawlib.bench import costs, datasets, loop, metrics, stats
+from pawlib.bench import costs, datasets, loop, metrics, protocols, stats
 from pawlib.bench.files import write_json
 from pawlib.bench.progress import progress
 
@@ -333,8 +333,8 @@ def score(model, store, tracks, single_label, chunks="cover", tail="keep", preci
     def flush():
         with fabric.autocast():
             logits = torch.cat([model(part.to(device)) for part in torch.cat(waiting).split(batch)])
-        probabilities = _probabilities(logits.float(), single_label).cpu()
-        for owner, some in zip(owners, probabilities.split([len(w) for w in waiting]), strict=True):
+        answers = protocols.probabilities(logits.float(), single_label).cpu()
+        for owner, some in zip(owners, answers.split([len(w) for w in waiting]), strict=True):
             if not torch.isfinite(some).all():
                 raise ValueError(
                     f"the network's answer to track {tracks[owner].id} is not finite: did training diverge, "
@@ -409,7 +409,13 @@ def read_track(store, track, sample_rate):
     return wave if native == sample_rate else torchaudio.functional.resample(wave, native, sample_rate)
 
 
-def few_labels(tracks, labels, percent, seed):
+def unheard(tracks, labels):
+    """Names of the labels that none of the tracks carries: nothing can be learnt of them."""
+    heard = datasets.targets(tracks).any(axis=0)
+    return [label for label, yes in zip(labels, heard, strict=True) if not yes]
+
+
+def few_labels(tracks, percent, seed):
     """A drawn share of the labelled tracks in which every label is heard where possible (paper Sec. 4.1, Table 2).
 
     The lists behind the paper's 1 % and 10 % were never published. Here: for each label, the rarest first, that no
@@ -418,8 +424,6 @@ def few_labels(tracks, labels, percent, seed):
     Parameters
     ----------
     tracks : list of Track
-    labels : sequence of str
-        Names of the targets' columns, for the warning.
     percent : float, above 0, at most 100
     seed : int
 
@@ -431,11 +435,6 @@ def few_labels(tracks, labels, percent, seed):
     ------
     ValueError
         If `percent` is out of range, or so small that no track is left.
-
-    Warns
-    -----
-    UserWarning
-        Naming the labels that no chosen track carries.
 
     Told in: notebooks/31_few_labels_mtat.ipynb
     """
@@ -456,12 +455,6 @@ def few_labels(tracks, labels, percent, seed):
             chosen[carriers[0]] = True
     others = np.flatnonzero(~chosen)
     chosen[others[: n - chosen.sum()]] = True
-    unheard = [label for label, heard in zip(labels, target[chosen].any(axis=0), strict=True) if not heard]
-    if unheard:
-        warnings.warn(
-            f"{len(unheard)} of {len(labels)} labels have no positive among {n} tracks: {', '.join(unheard)}",
-            stacklevel=2,
-        )
     return [tracks[i] for i in sorted(order[chosen])]
 
 
@@ -546,7 +539,7 @@ class _Run:
         torch.manual_seed(augment.sample_key(self.identity["seed"], self.step))  # dropout
         device = self.fabric.device
         logits = self.model(wave.to(device, non_blocking=True)).float()
-        loss = loss_of(logits, target.to(device), self.corpus.splits.single_label)
+        loss = protocols.loss_of(logits, target.to(device), self.corpus.splits.single_label)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}, songs "
@@ -659,17 +652,6 @@ class _Run:
             (self.out / name).unlink(missing_ok=True)
 
 
-def loss_of(logits, target, single_label):
-    """Mean cross-entropy (classes) or binary cross-entropy (tags) of logits and 0/1 targets, both (B, n_labels)."""
-    if single_label:
-        return torch.nn.functional.cross_entropy(logits, target.argmax(dim=1))
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
-
-
-def _probabilities(logits, single_label):
-    return logits.softmax(dim=1) if single_label else logits.sigmoid()
-
-
 def _filled(wave, n_samples):
     """A track at least as long as the input: repeated where it is shorter."""
     return wave if len(wave) >= n_samples else wave.repeat(math.ceil(n_samples / len(wave)))[:n_samples]
@@ -691,10 +673,9 @@ def _check(model, corpus, tracks, select, stages):
             f"the network answers for {n_outputs} labels, {splits.name} has {len(splits.labels)}: "
             "build it with n_classes=len(labels)"
         )
-    heard = datasets.targets(tracks).any(axis=0)
-    unheard = [label for label, yes in zip(splits.labels, heard, strict=True) if not yes]
-    if unheard:
-        warnings.warn(f"{len(unheard)} labels have no positive training track: {', '.join(unheard)}", stacklevel=3)
+    missing = unheard(tracks, splits.labels)
+    if missing:
+        warnings.warn(f"{len(missing)} labels have no positive training track: {', '.join(missing)}", stacklevel=3)
 
 
 def _line(entry, identity, best):

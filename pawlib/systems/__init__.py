@@ -1,0 +1,72 @@
+"""The systems of the paper's tables, by slug; every one in a file of its own.
+
+Conventions
+    A slug is a system's name in the tables, lower-cased: "short_chunk_cnn_res". A kind is a folder of this package:
+        taggers       Table 1, supervised: wave (B, n_samples) -> logits (B, n_classes)
+        pretraining   Tables 1 to 6, self-supervised
+        covers        Table 5
+        scenes        Table 6
+    A kind's `SYSTEMS` maps slug to class, in the order of the table. Kinds are imported when they are asked for.
+"""
+
+import importlib
+import importlib.util
+
+KINDS = ("taggers", "pretraining", "covers", "scenes")
+
+
+def names(kind):
+    """Slugs of a kind, in the order of its table; none for a kind of which no system is written yet.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind; it lists the known ones.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is unknown, expected one of {', '.join(KINDS)}")
+    return tuple(_systems(kind))
+
+
+def build(slug, n_classes=50, **kw):
+    """A system by its slug.
+
+    Parameters
+    ----------
+    slug : str
+    n_classes : int
+        50 for the tags of MagnaTagATune, 10 for the genres of GTZAN.
+    **kw
+        Further arguments of the system's class, as its `settings` hold them: build(**model.settings) is its twin.
+
+    Raises
+    ------
+    ValueError
+        For an unknown slug; it lists the known ones.
+
+    Told in: notebooks/04_encoders.ipynb
+    """
+    return system(slug)(n_classes=n_classes, **kw)
+
+
+def system(slug):
+    """The class of a system; its `TABLE1` is what build() takes to give the network that Table 1 counts.
+
+    Raises
+    ------
+    ValueError
+        For an unknown slug; it lists the known ones.
+    """
+    for kind in KINDS:
+        if slug in _systems(kind):
+            return _systems(kind)[slug]
+    known = [name for kind in KINDS for name in _systems(kind)]
+    raise ValueError(f"system {slug!r} is unknown, expected one of {', '.join(known)}")
+
+
+def _systems(kind):
+    """{slug: class} of a kind; empty while its folder is not there."""
+    package = f"{__name__}.{kind}"
+    if importlib.util.find_spec(package) is None:
+        return {}
+    return getattr(importlib.import_module(package), "SYSTEMS", {})

@@ -202,7 +202,7 @@ def test_evaluation_leaves_the_running_statistics_alone():
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
-class Small(encoders._Trunk):
+class Small(encoders.Trunk):
     """Two layers: too few pooled windows for float32 to pick another maximum than float64 in any of them."""
 
     name = "small"

@@ -4,11 +4,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := list
-.PHONY: list setup workbook toy test browser lab publish format
+.PHONY: list setup workbook toy reproduce test browser lab publish format
 
 PYTHON ?= python3.11
-LIST ?= notebooks/runs/workbook.yaml
+LIST ?= notebooks/runs/$(if $(TABLE),table$(TABLE),workbook).yaml
 PROFILE ?= notebooks/runs/profiles/local
+# What `reproduce` and `publish` may be told, e.g. TABLE=1 SCALE=small CORPUS=twin SEEDS="0 1" SYSTEMS="crnn fcn_5"
+export TABLE SCALE CORPUS SEEDS SYSTEMS
+# Under `make -n`, or with DRY=1, `reproduce` shows what it would run.
+flags = $(firstword -$(MAKEFLAGS))
+dry = $(or $(findstring n,$(flags)),$(filter-out 0,$(DRY)))
 ENV := $(CURDIR)/.venv
 export PATH := $(ENV)/bin:$(PATH)
 export PAWLIB_DATA := $(shell realpath -m -- "$${PAWLIB_DATA:-data}")
@@ -36,22 +41,41 @@ setup: .venv/.installed  ## create .venv and install what requirements.lock pins
 	.venv/bin/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	touch $@; echo "$$(date +%T)  finished  installation, $$((SECONDS - began)) s"
 
+# Snakemake, and the words that choose runs of a list, as bash arrays.
+define snakemake
+	@mkdir -p "$(PAWLIB_DATA)/runs"; words=($(1)); \
+	graph=(snakemake --snakefile Snakefile --workflow-profile "$(PROFILE)" --directory "$(PAWLIB_DATA)/runs" $(room) --config list="$(abspath $(LIST))" "$${words[@]}")
+endef
+# 85 % of the memory, and never less than the largest run asks for. A profile of one's own says what its machines have.
+room = $(if $(filter notebooks/runs/profiles/local,$(PROFILE)),--resources mem_mb=$(shell awk '/^MemTotal/ {m = int($$2 * 0.85 / 1024)} END {print (m > 20000 ? m : 20000)}' /proc/meminfo 2> /dev/null || echo 20000))
+
 # Under a lock of our own, held as long as Snakemake lives, a lock that Snakemake left behind is stale.
 define graph
-	@mkdir -p "$(PAWLIB_DATA)/runs"; exec 9> "$(PAWLIB_DATA)/runs/.lock"; \
+	$(call snakemake,$(1)); exec 9> "$(PAWLIB_DATA)/runs/.lock"; \
 	flock -n 9 || { echo "another make is at work in $(PAWLIB_DATA)/runs, or one that was killed still ends a stage: waiting for it"; flock 9; }; \
-	graph=(snakemake --snakefile Snakefile --workflow-profile "$(PROFILE)" --directory "$(PAWLIB_DATA)/runs"); \
 	if [ -n "$$(ls -A "$(PAWLIB_DATA)/runs/.snakemake/locks" 2> /dev/null)" ]; then "$${graph[@]}" --unlock; fi; \
-	graph+=(--config list="$(abspath $(LIST))" $(1)); \
 	"$${graph[@]}" || { said=$$("$${graph[@]}" --dry-run --quiet host 2>&1) || echo "$$said"; echo "stopped; mend what is said above and run the same again, what is finished is kept"; exit 1; } >&2; \
-	python -m pawlib.bench.runlist show "$(LIST)" $(1)
+	python -m pawlib.bench.runlist show "$(LIST)" "$${words[@]}"
 endef
+define plan
+	$(call snakemake,$(1)); said=$$("$${graph[@]}" --dry-run --quiet host progress 2>&1) || { echo "$$said" >&2; exit 1; }; \
+	python -m pawlib.bench.runlist plan <<< "$$said"
+endef
+define reproduction
+	@command -v snakemake > /dev/null || { echo "nothing is installed here yet: make setup" >&2; exit 1; }
+	@python -m pawlib.bench.runlist check "table=$${TABLE:-}" $(1)
+	$(if $(dry),$(call plan,$(1)),$(call graph,$(1)))
+endef
+chosen = $${SCALE:+"scale=$$SCALE"} $${CORPUS:+"corpus=$$CORPUS"} $${SEEDS:+"seeds=$$SEEDS"} $${SYSTEMS:+"systems=$$SYSTEMS"}
 
 workbook: setup  ## make the twin, run every notebook of the list, print the table beside the paper's
 	$(call graph,)
 
 toy: setup  ## the same in a few minutes: few songs, few steps, numbers that mean nothing
 	$(call graph,scale=toy)
+
+reproduce: $(if $(dry),,setup)  ## what a table lacks: TABLE=1 [SCALE=small CORPUS=twin SEEDS="0 1" SYSTEMS="crnn fcn_5"]; -n or DRY=1: show it only
+	$(if $(findstring n,$(flags)),+@MAKEFLAGS= $(MAKE) --no-print-directory reproduce DRY=1,$(call reproduction,$(chosen)))
 
 test: setup  ## unit tests, then all notebooks at toy scale against their committed outputs
 	@began=$$SECONDS; pawlib twins --size toy; pawlib prepare mtat --corpus twin --scale toy; echo "== toy data: $$((SECONDS - began)) s"
@@ -64,8 +88,8 @@ browser: setup  ## open notebooks in JupyterLab in a headless Chromium and move 
 lab: setup  ## JupyterLab at the first notebook
 	@jupyter lab notebooks/00_start_here.ipynb
 
-publish: setup  ## copy the rows of my runs to data/results, which is committed
-	@python -m pawlib.bench.runlist publish "$(LIST)"
+publish: setup  ## copy the rows of my runs to data/results, which is committed; TABLE=1: those of a table's list
+	@python -m pawlib.bench.runlist publish "$(if $(TABLE),table=$(TABLE),$(LIST))" $(chosen)
 
 format: setup  ## tidy code, and take noise and audio (not other outputs) out of the notebooks
 	@ruff format .; ruff check --fix .

@@ -1,6 +1,7 @@
 # The runs as a graph: twin -> store -> pretraining -> probes -> tables, and the chapters beside them.
 #
 #   make workbook                      this file with the profile in notebooks/runs/profiles/local, under a lock
+#   make reproduce TABLE=1             the same with the run list of a table
 #   snakemake --workflow-profile ...   by hand, or on a cluster with a profile and an executor plugin of its own
 #
 # What is run stands in a run list (notebooks/runs/workbook.yaml); each of its items becomes one rule below.
@@ -23,12 +24,26 @@ ROOT = Path(workflow.basedir)
 LIST = config.get("list", ROOT / "notebooks" / "runs" / "workbook.yaml")
 try:
     RUNS = runlist.read(LIST, **{key: config[key] for key in ("scale", "corpus") if key in config})
+    RUNS = runlist.choose(RUNS, config.get("seeds"), config.get("systems"))
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
 os.environ["PAWLIB_DATA"] = str(paths.data())  # absolute: jobs and kernels start elsewhere
-MEMORY = {"10": 16000, "30": 12000, "90": 12000}  # MB, by the notebook's number
+# MB that a run may take, by the notebook's number; the largest tagger takes 4000 for a batch of 16.
+MEMORY = {"10": 16000, "20": 6000, "30": 12000, "31": 6000, "32": 6000, "90": 12000}
 HEAVY = ("10", "30", "90")  # take all cores: 90 measures time, the others use them
+TRAINING = ("20", "31", "32")  # take four cores at most: several run at once where cores and memory allow
+CORES = workflow.cores or 1
+
+
+def threads_of(number):
+    return CORES if number in HEAVY else min(CORES, 4) if number in TRAINING else 1
+
+
+def first_seeds_first(run, number):
+    """Stopped half-way, a list of five seeds has left whole tables of few seeds."""
+    return max(0, 5 - int(run.parameters.get("seed", 0))) + (10 if number in HEAVY[:2] + TRAINING else 0)
+
 
 # stage WHAT FOLDER COMMAND...: a line when it starts, a line when it ends, its own words only where it fails.
 # It waits for a stage that outlived a killed run.
@@ -55,10 +70,14 @@ rule all:
         [run.output for run in RUNS],
 
 
-for switch, scale, corpus in sorted({run.corpus for run in RUNS if run.corpus}):
+# What says that a real dataset is there; its folder where nothing is named.
+REAL = {"mtat": "annotations_final.csv"}
+
+for dataset, switch, scale, corpus in sorted({run.corpus for run in RUNS if run.corpus}):
     # toy and its larger sister are two twins; the real audio is fetched by hand
     size = "toy" if scale == "toy" else "small"
-    mark = paths.corpus("mtat", switch, scale)[0] / ("twin.json" if switch == "twin" else "annotations_final.csv")
+    mark = paths.corpus(dataset, switch, scale)[0] / ("twin.json" if switch == "twin" else REAL.get(dataset, ""))
+    named = "" if dataset == "mtat" else f"{dataset}_"
     if paths.store(corpus) / "store.json" in {Path(str(file)) for one in workflow.rules for file in one.output}:
         continue  # two scales that share their audio
 
@@ -66,7 +85,7 @@ for switch, scale, corpus in sorted({run.corpus for run in RUNS if run.corpus}):
 
         rule:
             name:
-                f"twin_{size}"
+                f"twin_{named}{size}"
             output:
                 update(mark),
             benchmark:
@@ -74,16 +93,17 @@ for switch, scale, corpus in sorted({run.corpus for run in RUNS if run.corpus}):
             params:
                 size=size,
                 folder=paths.runs() / f"twin.{corpus}",
-            threads: workflow.cores or 1
+            threads: CORES
             priority: 20
             shell:
-                "stage 'twin of MTAT, {params.size}' {params.folder:q} pawlib twins --size {params.size}"
+                f"stage 'twin of {dataset.upper()}, {{params.size}}' {{params.folder:q}}"
+                f" pawlib twins {'' if dataset == 'mtat' else dataset} --size {{params.size}}"
 
     rule:
         name:
             f"store_{corpus}"
         input:
-            mark,
+            mark if mark.suffix else ancient(mark),
         output:
             update(paths.store(corpus) / "store.json"),
         benchmark:
@@ -93,11 +113,11 @@ for switch, scale, corpus in sorted({run.corpus for run in RUNS if run.corpus}):
             scale=scale,
             name=corpus,
             folder=paths.runs() / f"store.{corpus}",
-        threads: workflow.cores or 1
+        threads: CORES
         priority: 20
         shell:
             "stage 'store of {params.name}' {params.folder:q}"
-            " pawlib prepare mtat --corpus {params.corpus} --scale {params.scale}"
+            f" pawlib prepare {dataset} --corpus {{params.corpus}} --scale {{params.scale}}"
 
 
 for run in RUNS:
@@ -108,10 +128,11 @@ for run in RUNS:
             run.id
         input:
             run.needs,
-            [ancient(paths.store(run.corpus[2]) / "store.json")] if run.corpus else [],
+            [ancient(paths.store(run.corpus.name) / "store.json")] if run.corpus else [],
             notebook=ancient(run.notebook),
         output:
             update(run.output),
+            [update(path) for path in run.also],
         log:
             run.executed,
         benchmark:
@@ -121,11 +142,11 @@ for run in RUNS:
             id=run.id,
             folder=run.folder,
             finish=f"touch {shlex.quote(str(run.output))}" if run.output.name == "finished" else "true",
-        threads: (workflow.cores or 1) if number in HEAVY else 1
+        threads: threads_of(number)
         resources:
             mem_mb=MEMORY.get(number, 5000),
-        priority: 10 if number in ("10", "30") else 0
+        priority: first_seeds_first(run, number)
         shell:
-            "stage {params.id:q} {params.folder:q}"
+            ("OMP_NUM_THREADS={threads} " if number in TRAINING else "") + "stage {params.id:q} {params.folder:q}"
             " papermill {input.notebook:q} {log:q} -k python3 -y {params.given:q} --no-progress-bar --log-output"
             " && {params.finish}"

@@ -1,4 +1,4 @@
-"""Rows: made, written, read, published; and the table beside the paper."""
+"""Rows: made, written, read, published."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pawlib import paths
-from pawlib.bench import metrics, protocols, results, stats
+from pawlib.bench import metrics, protocols, results, stats, tables
 
 
 @pytest.fixture
@@ -29,12 +29,6 @@ def made(seed=0, roc_auc=0.7, **changes):
         "scale": "small", "seed": seed, "metrics": {"roc_auc": roc_auc, "pr_auc": 0.3}, "n_tracks": 350,
     }  # fmt: skip
     return results.row(**(fields | changes))
-
-
-def line(table, method, backbone):
-    """The record of one line."""
-    (found,) = [one for one in table.records if one["method"] == method and one["backbone"] == backbone]
-    return found
 
 
 def test_row_says_what_was_run_and_with_what():
@@ -72,6 +66,7 @@ def test_commit_is_the_checkouts_head():
         ({"scale": "medium"}, "scale 'medium'"),
         ({"n_tracks": 0}, "whole number above 0"),
         ({"seed": "0"}, "seed '0'"),
+        ({"metrics": {"roc_auc_artist_filtered": 61.0}}, "is it in percent"),
         ({"groups": {"order": {"roc_auc": 1.2}}}, "groups 'order' has roc_auc 1.2"),
         ({"per_tag": {"harp": 0.5}}, "per_tag 'harp'"),
         ({"settings": {"device": object()}}, "cannot be written as JSON"),
@@ -163,96 +158,6 @@ def test_my_row_replaces_the_published_one_when_both_are_read(data):
     assert [row["metrics"]["roc_auc"] for row in results.read("all")] == [0.9]
 
 
-def test_table_without_rows_is_the_papers_with_dashes():
-    table = results.table1([])
-    assert len(table.records) == 19
-    assert line(table, "Music-PAW", "FCN-7")["roc_auc"] == {
-        "paper": pytest.approx(0.895),
-        "ours": None,
-        "difference": None,
-    }
-    assert "89.5" in table.text()
-    assert {line[3] for line in table.lines if line[1]} == {"-"}
-
-
-def test_mean_deviation_and_difference_over_seeds():
-    rows = [made(seed, value, dataset="mtat", scale="paper") for seed, value in enumerate((0.88, 0.90, 0.92))]
-    cell = line(results.table1(rows), "Music-PAW", "FCN-4")["roc_auc"]
-    assert cell["ours"]["mean"] == pytest.approx(0.90)
-    assert cell["ours"]["sd"] == pytest.approx(0.02)
-    assert cell["ours"]["k"] == 3
-    assert cell["difference"] == pytest.approx(0.90 - 0.894)
-    text = results.table1(rows).text()
-    assert "90.0 ± 2.0 (3)" in text and "+0.6" in text
-    assert line(results.table1(rows), "Music-PAW", "FCN-7")["roc_auc"]["ours"] is None
-
-
-def test_a_twin_never_fills_the_column_of_the_real_dataset():
-    record = line(results.table1([made()]), "Music-PAW", "FCN-4")
-    assert record["roc_auc"]["ours"] is None and record["roc_auc"]["difference"] is None
-    assert record["roc_auc"]["mtat-twin at small"]["mean"] == 0.7
-    assert "mtat-twin at small" in results.table1([made()]).columns
-    assert "compare only within that column" in results.table1([made()]).text()
-
-
-def test_real_audio_at_a_smaller_scale_has_its_own_column():
-    record = line(results.table1([made(dataset="mtat")]), "Music-PAW", "FCN-4")
-    assert record["roc_auc"]["ours"] is None
-    assert record["roc_auc"]["mtat at small"]["mean"] == 0.7
-
-
-def test_rows_of_other_tests_do_not_enter_table_1():
-    others = [made(dataset="gtzan"), made(split="tagged"), made(protocol="fine_tune"), made(tag="tau0_1")]
-    assert results.table1(others).text() == results.table1([]).text()
-
-
-def test_systems_the_paper_lacks_stand_below():
-    rows = [made(system="random"), made(system="log_mel_statistics", backbone=None)]
-    table = results.table1(rows)
-    assert [one["slug"] for one in table.records[19:]] == ["random", "log_mel_statistics"]
-    assert table.records[-1]["roc_auc"]["paper"] is None
-
-
-def test_supervised_and_probed_fcn_4_are_different_lines():
-    rows = [made(system="fcn_4", backbone="fcn_4", protocol="supervised", dataset="mtat", scale="paper", roc_auc=0.8)]
-    table = results.table1(rows)
-    assert line(table, "FCN-4", "-")["roc_auc"]["ours"]["mean"] == 0.8
-    assert len(table.records) == 19
-
-
-def test_two_rows_of_one_seed_in_one_cell_are_an_error():
-    with pytest.raises(ValueError, match="same seed: .*linear_probe"):
-        results.table1([made(), made(id="another")])
-
-
-def test_groups_stand_apart_and_show_their_interval():
-    groups = {"timbre": {"roc_auc": 0.9, "roc_auc_interval": [0.85, 0.95]}, "order": {"roc_auc": 0.5}}
-    table = results.groups_table([made(groups=groups), made(system="random")])
-    assert table.columns == ["System", "Backbone", "timbre", "order"]
-    assert table.lines == [["music_paw", "fcn_4", "90.0 [85.0, 95.0] (1)", "50.0 (1)"], ["random", "fcn_4", "-", "-"]]
-    with pytest.raises(ValueError, match="cannot share a table of groups"):
-        results.groups_table([made(), made(dataset="mtat")])
-    assert results.groups_table([]).lines == []
-
-
-def test_text_is_aligned_and_markdown_is_a_table():
-    table = results.table1([made()])
-    lines = table.text().splitlines()
-    assert lines[0] == "Table 1: tagging on MTAT (percent)"
-    start = lines[1].index("PR-AUC paper")
-    assert lines[4][start:].startswith("28.8") and lines[4].startswith("CRNN")
-    rows = [text for text in table.markdown().splitlines() if text.startswith("|")]
-    assert len({text.count("|") for text in rows}) == 1
-    assert rows[1].startswith("|---|")
-
-
-def test_percent_has_one_decimal():
-    assert results.percent(0.8941) == "89.4"
-    assert results.percent(0.003, sign=True) == "+0.3"
-    assert results.percent(-0.0123, sign=True) == "-1.2"
-    assert results.percent(None) == "-"
-
-
 def test_from_features_to_the_table(data):
     generator = torch.Generator().manual_seed(0)
     splits = []
@@ -279,5 +184,13 @@ def test_from_features_to_the_table(data):
     assert read == row
     low, high = read["groups"]["order"]["roc_auc_interval"]
     assert low < np.mean([read["per_tag"][label]["roc_auc"] for label in groups["order"]]) < high
-    assert results.percent(row["metrics"]["roc_auc"]) in results.table1([read]).text()
-    assert results.percent(low) in results.groups_table([read]).markdown()
+    assert tables.percent(row["metrics"]["roc_auc"]) in tables.table1([read]).text()
+    assert tables.percent(low) in tables.groups_table([read]).markdown()
+
+
+def test_papers_numbers_are_found_where_the_data_folder_lies_elsewhere(tmp_path, monkeypatch):
+    here = results.paper(3)
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    assert results.paper(3) == here
+    with pytest.raises(FileNotFoundError, match="table7.csv is missing"):
+        results.paper(7)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,23 +10,29 @@ from pathlib import Path
 import pytest
 
 from pawlib import paths
-from pawlib.bench import runlist
+from pawlib.bench import results, runlist
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "notebooks" / "runs" / "workbook.yaml"
+SWITCHES = 'scale = "toy"  # toy | small\ncorpus = "twin"\nseed = 0\n'
 PARAMETERS = {
-    "10_pretrain_music_paw": 'scale = "toy"  # toy | small\ncorpus = "twin"\nseed = 0\n'
-    'variant = "hc"  # hc | baseline\nencoder = "fcn_4"\n',
+    "10_pretrain_music_paw": f'{SWITCHES}variant = "hc"  # hc | baseline\nencoder = "fcn_4"\n',
+    "20_supervised_taggers": f'{SWITCHES}system = "crnn"  # crnn | fcn_4 | short_chunk_cnn\n'
+    'dataset = "mtat"  # mtat | gtzan\nlabels = 100  # 100 | 10 | 1\n',
     "30_linear_probe_mtat": 'scale = "toy"  # toy | small\ncorpus = "twin"\nseed = 0\n'
     'system = "random"  # hc | baseline | random\nencoder = "fcn_4"\ncheckpoint = ""  # a file\n'
     'levels = "shortest"  # shortest | top\n',
+    "31_few_labels_mtat": f'{SWITCHES}system = "supervised"  # supervised | random | log_mel_statistics | hc\n'
+    'encoder = "fcn_4"  # fcn_4 | fcn_7 | none\nlabels = 1  # 1 | 10\ncheckpoint = ""\n',
+    "32_finetune_gtzan": f'{SWITCHES}system = "supervised_mtat"  # supervised_mtat | random | mfcc_statistics | hc\n'
+    'encoder = "fcn_4"  # fcn_4 | fcn_7 | none\ncheckpoint = ""\n',
     "61_table1": 'rows = "committed"  # committed | mine\n',
 }
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A folder with three small notebooks, and a function that reads a run list given as text."""
+    """A folder with small notebooks, and a function that reads a run list given as text."""
     monkeypatch.setenv("PAWLIB_DATA", str(tmp_path / "data"))
     for name, source in PARAMETERS.items():
         notebook(tmp_path / f"{name}.ipynb", source)
@@ -156,23 +163,273 @@ def test_summary_tells_what_is_not_finished(desk):
     assert str(Path(runs[0].id) / "61_table1.ipynb") in runlist.summary(runs)
 
 
+# --- what each kind of notebook makes and needs ---
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "output"),
+    [
+        ("10_pretrain_music_paw, encoder: fcn_7", "mtat-twin.small.hc.fcn_7.pretrain.seed0", "checkpoint.safetensors"),
+        ("20_supervised_taggers", "mtat-twin.small.crnn.none.supervised.seed0", "row.json"),
+        ("20_supervised_taggers, labels: 1", "mtat-twin.small.crnn.none.supervised.labels1.seed0", "row.json"),
+        ("20_supervised_taggers, dataset: gtzan", "gtzan-twin.small.crnn.none.supervised.seed0", "row.json"),
+        ("20_supervised_taggers, dataset: gtzan, corpus: real", "gtzan.small.crnn.none.supervised.seed0", "row.json"),
+        ("31_few_labels_mtat, labels: 10", "mtat-twin.small.supervised.fcn_4.few_labels_10.seed0", "row.json"),
+        (
+            "31_few_labels_mtat, system: log_mel_statistics, encoder: none",
+            "mtat-twin.small.log_mel_statistics.none.few_labels_1.seed0", "row.json",
+        ),
+        ("32_finetune_gtzan, system: random", "gtzan-twin.small.random.fcn_4.linear_probe.seed0", "row.json"),
+        (
+            "32_finetune_gtzan, system: mfcc_statistics, encoder: none, scale: toy",
+            "gtzan-twin-toy.toy.mfcc_statistics.none.linear_probe.seed0", "row.json",
+        ),
+    ],
+)  # fmt: skip
+def test_run_is_named_as_its_row_is(desk, item, name, output):
+    (run,) = desk(items(item))
+    assert run.id == name and run.needs == run.also == ()
+    assert run.output == paths.runs() / name / output
+    assert run.corpus.name == name.split(".")[0]
+
+
+def test_fine_tuning_waits_for_what_was_pretrained_on_mtat(desk):
+    made, tuned, few = desk(
+        items("10_pretrain_music_paw", "32_finetune_gtzan, system: hc", "31_few_labels_mtat, system: hc, labels: 10")
+    )
+    assert tuned.id == "gtzan-twin.small.hc.fcn_4.fine_tune.seed0"
+    assert tuned.needs == few.needs == (made.output,)
+    assert (tuned.corpus.dataset, few.corpus.dataset) == ("gtzan", "mtat")
+
+
+def test_supervised_start_waits_for_the_tagger_whose_trunk_it_is(desk):
+    tagger = "20_supervised_taggers, system: {}"
+    four, seven, other, tuned_4, tuned_7 = desk(
+        items(
+            tagger.format("fcn_4"), tagger.format("short_chunk_cnn"), tagger.format("crnn"),
+            "32_finetune_gtzan, encoder: fcn_4", "32_finetune_gtzan, encoder: fcn_7",
+        )
+    )  # fmt: skip
+    assert four.also == tuned_4.needs == (four.folder / "checkpoint.safetensors",)
+    assert seven.also == tuned_7.needs == (seven.folder / "checkpoint.safetensors",)
+    assert other.also == () and tuned_7.id == "gtzan-twin.small.supervised_mtat.fcn_7.fine_tune.seed0"
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("31_few_labels_mtat, system: hc", "add an item with notebook: 10_pretrain_music_paw, variant: hc"),
+        ("32_finetune_gtzan, system: hc", "add an item with notebook: 10_pretrain_music_paw, variant: hc"),
+        (
+            "32_finetune_gtzan, encoder: fcn_7",
+            "notebook: 20_supervised_taggers, dataset: mtat, system: short_chunk_cnn and the same seed",
+        ),
+        ("32_finetune_gtzan, encoder: none", "encoder 'none' is the trunk of no supervised system"),
+    ],
+)
+def test_missing_checkpoint_says_which_item_makes_it(desk, item, message):
+    with pytest.raises(ValueError, match=message):
+        desk(items(item))
+
+
+def test_checkpoint_of_other_labels_or_another_seed_is_no_start(desk):
+    for item in ("labels: 10", "dataset: gtzan", "seed: 1"):
+        with pytest.raises(ValueError, match="loads a checkpoint that no item makes"):
+            desk(items(f"20_supervised_taggers, system: fcn_4, {item}", "32_finetune_gtzan"))
+
+
+def test_checkpoint_that_is_there_needs_no_item(desk):
+    there = paths.runs() / "mtat-twin.small.fcn_4.none.supervised.seed0" / "checkpoint.safetensors"
+    there.parent.mkdir(parents=True)
+    there.touch()
+    (tuned,) = desk(items("32_finetune_gtzan"))
+    assert tuned.needs == (there,)
+
+
+# --- several values ---
+
+
+def test_lists_stand_for_their_product_seeds_last(desk):
+    runs = desk(
+        items("20_supervised_taggers, system: [crnn, fcn_4], labels: [1, 10]", defaults="{scale: small, seed: [0, 3]}")
+    )
+    assert [run.id.removeprefix("mtat-twin.small.") for run in runs] == [
+        f"{system}.none.supervised.labels{labels}.seed{seed}"
+        for system in ("crnn", "fcn_4") for labels in (1, 10) for seed in (0, 3)
+    ]  # fmt: skip
+    assert runs[3].parameters == {"scale": "small", "seed": 3, "system": "crnn", "labels": 10}
+
+
+def test_listed_probe_waits_for_the_checkpoint_of_its_own_seed_and_encoder(desk):
+    runs = desk(
+        items(
+            "10_pretrain_music_paw, encoder: [fcn_4, fcn_7]",
+            "30_linear_probe_mtat, system: hc, encoder: [fcn_4, fcn_7]",
+            defaults="{seed: [0, 1]}",
+        )
+    )  # fmt: skip
+    assert [probe.needs for probe in runs[4:]] == [(made.output,) for made in runs[:4]]
+    assert len({made.output for made in runs[:4]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("20_supervised_taggers, system: [crnn, crn]", "item 1 .*system 'crn' is unknown, expected one of crnn, fcn_4"),
+        ("20_supervised_taggers, system: []", "item 1 .*system is an empty list"),
+        ("20_supervised_taggers, system: [crnn, crnn]", "item 1 .*is the same run as item 1"),
+    ],
+)
+def test_typing_error_among_several_values_is_named(desk, line, message):
+    with pytest.raises(ValueError, match=message):
+        desk(items(line))
+
+
+def test_chosen_runs_bring_what_they_need(desk):
+    runs = desk(
+        items(
+            "20_supervised_taggers, system: [crnn, fcn_4]", "10_pretrain_music_paw", "32_finetune_gtzan",
+            "32_finetune_gtzan, system: hc", defaults="{seed: [0, 1, 2]}",
+        )
+    )  # fmt: skip
+
+    def named(**chosen):
+        return [(run.system, run.id[-1]) for run in runlist.choose(runs, **chosen)]
+
+    assert runlist.choose(runs) == runlist.choose(runs, seeds="", systems=" ") == runs
+    assert {seed for _, seed in named(seeds="2, 0")} == {"0", "2"} and len(named(seeds=1)) == 5
+    assert named(seeds="0", systems="supervised_mtat") == [("fcn_4", "0"), ("supervised_mtat", "0")]
+    assert named(seeds="1", systems="crnn hc") == [("crnn", "1"), ("hc", "1"), ("hc", "1")]
+    with pytest.raises(ValueError, match="SEEDS '7' is unknown, expected some of 0, 1, 2$"):
+        runlist.choose(runs, seeds="0 7")
+    with pytest.raises(
+        ValueError, match="SYSTEMS 'cnrr' is unknown, expected some of crnn, fcn_4, hc, supervised_mtat"
+    ):
+        runlist.choose(runs, systems="cnrr")
+
+
+# --- the command line ---
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table=9"], "TABLE '9' is unknown, expected one of 1, 2, 3"),
+        (["table="], "no TABLE was given, expected one of 1, 2, 3"),
+        (["table=1", "scale=smal"], "SCALE 'smal' is unknown, expected one of toy, small, paper"),
+        (["table=1", "corpus=twn"], "CORPUS 'twn' is unknown, expected one of twin, real"),
+        (["table=2", "seeds=0,7"], "SEEDS '7' is unknown, expected some of 0, 1, 2, 3, 4"),
+        (["table=3", "systems=fcn_6"], "SYSTEMS 'fcn_6' is unknown, expected some of crnn"),
+        (["table=1", "sedes=0"], "'sedes' is unknown, expected one of scale, corpus, seeds, systems"),
+    ],
+)
+def test_typing_error_on_the_command_line_is_one_line(tables_of_the_paper, capsys, words, message):
+    assert runlist.main(["check", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(message) and said.count("\n") == 1
+    assert runlist.main(["check", "table=1", "scale=toy", "corpus=real", "seeds=0 4", "systems=crnn"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*in no commit")
+def test_publishing_a_list_takes_what_is_finished_and_keeps_what_is_published(desk):
+    runs = desk(items("20_supervised_taggers, seed: [0, 1, 2]"))
+    with pytest.raises(FileNotFoundError, match="none of the 3 runs has a row"):
+        runlist.publish(runs)
+
+    def finished(seed, roc_auc):
+        results.write(
+            results.row(
+                system="crnn", backbone=None, dataset="mtat-twin", split="all", protocol="supervised", scale="small",
+                seed=seed, metrics={"roc_auc": roc_auc}, n_tracks=9,
+            )
+        )  # fmt: skip
+
+    finished(0, 0.5)
+    assert [line.split(":")[0] for line in runlist.publish(runs)] == [
+        "published",
+        "2 of 3 runs are not finished, not published",
+    ]
+    finished(0, 0.6)
+    finished(1, 0.7)
+    assert [line.split(":")[0] for line in runlist.publish(runs)][:2] == [
+        "published", "1 were published before and are never replaced",
+    ]  # fmt: skip
+    assert [row["metrics"]["roc_auc"] for row in results.read()] == [0.5, 0.7]
+
+
+def test_summary_ends_with_the_table(desk):
+    (run,) = desk(items("20_supervised_taggers"))
+    row = results.row(
+        system="crnn", backbone=None, dataset="mtat-twin", split="all", protocol="supervised", scale="small", seed=0,
+        metrics={"roc_auc": 0.612}, n_tracks=9,
+    )  # fmt: skip
+    results.write(row)
+    said = runlist.summary([run]).split("\n\n")
+    assert said[-1].startswith("Table 1: tagging on MTAT") and "61.2 (1)" in said[-1]
+    assert runlist.summary([run], number=3).split("\n\n")[-1].startswith("Table 3")
+
+
 # --- the lists of this workbook ---
+
+
+CHAPTERS_OF_THE_LISTS = {
+    "10_pretrain_music_paw": "variant", "20_supervised_taggers": "system", "30_linear_probe_mtat": "system",
+    "31_few_labels_mtat": "system", "32_finetune_gtzan": "system", "61_table1": "rows",
+}  # fmt: skip
+
+
+@pytest.fixture
+def tables_of_the_paper(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    return {number: runlist.read(runlist.table_list(number)) for number in (1, 2, 3)}
 
 
 def test_lists_name_only_what_the_notebooks_know(tmp_path, monkeypatch):
     monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
     lists = sorted((ROOT / "notebooks" / "runs").glob("*.yaml"))
-    assert lists, "no run list was found"
+    assert len(lists) >= 4
     for path in lists:
         assert runlist.read(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "key"), [("10_pretrain_music_paw", "variant"), ("30_linear_probe_mtat", "system"), ("61_table1", "rows")]
-)
+@pytest.mark.parametrize(("name", "key"), CHAPTERS_OF_THE_LISTS.items())
 def test_notebooks_list_the_choices_that_a_run_list_is_checked_against(name, key):
     default, choices = runlist.parameters(ROOT / "notebooks" / f"{name}.ipynb")[key]
     assert len(choices) > 1 and default in choices
+
+
+def test_run_lists_make_every_line_of_the_papers_tables_that_has_a_chapter(tables_of_the_paper):
+    later = {"clmr", "cola", "multi_format", "byol_a"}
+    for number, runs in tables_of_the_paper.items():
+        made = {(run.system, run.id.split(".")[3]) for run in runs if run.output.name == "row.json"}
+        lines = {(one["slug"], one["backbone_slug"] or "none") for one in results.paper(number)}
+        assert {line for line in lines if line[0] not in later} <= made
+        assert {(name, "fcn_4") for name in ("random",)} | {("log_mel_statistics", "none")} <= made
+        seeds = [tuple(run.id.rsplit(".seed")) for run in runs]
+        assert all({seed for name, seed in seeds if name == one} == set("01234") for one, _ in seeds)
+
+
+def test_tables_share_their_checkpoints(tables_of_the_paper):
+    made = {number: {run.id: run for run in runs} for number, runs in tables_of_the_paper.items()}
+    pretrained = {name for name in made[1] if ".pretrain." in name}
+    assert len(pretrained) == 10 and pretrained <= set(made[2]) & set(made[3])
+    shared = {name for name in made[3] if name.startswith("mtat-twin.small.") and ".supervised." in name}
+    assert len(shared) == 10 and shared <= set(made[1])
+    assert all(made[1][name].parameters == made[3][name].parameters for name in shared)
+
+
+def test_published_rows_are_found_under_the_names_that_the_lists_give(tables_of_the_paper):
+    """What is published keeps its name: a run list that called it otherwise would run it again."""
+    published = {path.stem for path in (ROOT / "data" / "results").glob("mtat-twin.small.*.seed0.json")}
+    todays = {
+        "mtat-twin.small.baseline.fcn_4.linear_probe.seed0", "mtat-twin.small.baseline.fcn_4.linear_probe.top.seed0",
+        "mtat-twin.small.log_mel_statistics.none.linear_probe.seed0",
+        "mtat-twin.small.mfcc_statistics.none.linear_probe.seed0",
+        "mtat-twin.small.music_paw.fcn_4.linear_probe.seed0", "mtat-twin.small.music_paw.fcn_4.linear_probe.top.seed0",
+        "mtat-twin.small.random.fcn_4.linear_probe.seed0", "mtat-twin.small.random.fcn_4.linear_probe.top.seed0",
+    }  # fmt: skip
+    listed = {run.id for run in runlist.read(LIST) if run.output.name == "row.json"}
+    assert listed == todays <= published
 
 
 # --- the graph ---
@@ -214,9 +471,43 @@ def test_empty_data_folder_plans_every_job_once(listed):
     assert jobs == {"twin_small": 1, "store_mtat-twin": 1} | {run.id: 1 for run in runs}
 
 
-def test_toy_scale_plans_the_toy_twin(listed):
-    status, jobs, said = plan(listed[0], "scale=toy")
-    assert status == 0 and {"twin_toy", "store_mtat-twin-toy"} <= set(jobs), said
+def test_dry_run_is_told_in_a_line_per_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    said = (
+        "rule store_x:\n    input: a\n    output: b\n    jobid: 2\n"
+        f"    reason: Missing output files: {tmp_path}/store/x/store.json\n    priority: 20\n"
+        f"rule z.seed0:\n    input: a\n    reason: Missing output files: {tmp_path}/runs/z/row.json, "
+        f"{tmp_path}/runs/z/checkpoint.safetensors; Input files updated by another job: {tmp_path}/store/x/store.json\n"
+        "rule all:\n    input: c\n    reason: Rules with neither input nor output\n"
+        "rule a.seed1:\n    reason: Params have changed since last execution: before: 1\n"
+    )
+    assert [line.split() for line in runlist.plan(said).splitlines()] == [
+        "would run store_x no store.json yet".split(),
+        "would run a.seed1 Params have changed since last execution: before: 1".split(),
+        "would run z.seed0 no checkpoint.safetensors and row.json yet, after x".split(),
+        "2 runs, after 1 stages that make the data; nothing was executed".split(),
+    ]
+    assert runlist.plan("Nothing to be done.") == "0 runs: everything is finished"
+
+
+@pytest.mark.skipif(shutil.which("make") is None or not (ROOT / ".venv" / ".installed").exists(), reason="make setup")
+def test_make_n_shows_what_reproduce_would_run_and_runs_nothing(tmp_path):
+    clean = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(
+        ["make", "-n", "reproduce", "TABLE=3", "SCALE=toy", "SEEDS=2", "SYSTEMS=supervised_mtat random"],
+        env=clean | {"PAWLIB_DATA": str(tmp_path)}, capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    planned = {line.split()[2] for line in done.stdout.splitlines() if line.startswith("would run")}
+    stages = {name for name in planned if name.startswith(("twin_", "store_"))}
+    assert stages == {"twin_toy", "store_mtat-twin-toy", "twin_gtzan_toy", "store_gtzan-twin-toy"}, done.stderr
+    assert planned - stages == {
+        "mtat-twin-toy.toy.fcn_4.none.supervised.seed2", "mtat-twin-toy.toy.short_chunk_cnn.none.supervised.seed2",
+        "gtzan-twin-toy.toy.supervised_mtat.fcn_4.fine_tune.seed2",
+        "gtzan-twin-toy.toy.supervised_mtat.fcn_7.fine_tune.seed2",
+        "gtzan-twin-toy.toy.random.fcn_4.linear_probe.seed2", "gtzan-twin-toy.toy.random.fcn_7.linear_probe.seed2",
+    }  # fmt: skip
+    assert "6 runs, after 4 stages that make the data; nothing was executed" in done.stdout
+    assert not list(tmp_path.glob("runs/*toy*")) and not (tmp_path / "twins").exists()
 
 
 def test_finished_runs_are_not_repeated_though_their_notebooks_are_newer(listed):

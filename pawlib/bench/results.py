@@ -1,4 +1,4 @@
-"""Rows of evidence, and the tables that put them beside the paper's numbers.
+"""Rows of evidence: what was run, on what, with which code, and what came out; and the paper's numbers.
 
 Conventions
     A run writes one row, runs()/<id>/row.json; `publish` copies chosen rows to results()/<id>.json, which is committed.
@@ -8,11 +8,10 @@ Conventions
     Metrics are fractions; "<metric>_interval" beside one is its 95 % interval [low, high].
     dataset is "mtat" for the real audio alone; a stand-in says so in its name ("mtat-twin", "mtat-twin-toy"), has its
     own column in every table and never fills a column of the paper's dataset.
-    Percent, with one decimal, appears only where a table is printed.
+    Percent, with one decimal, appears only where a table is printed (pawlib.bench.tables).
 """
 
 import csv
-import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -20,9 +19,7 @@ import math
 import platform
 import re
 import shutil
-import statistics
 import subprocess
-import unicodedata
 import warnings
 from pathlib import Path
 
@@ -34,10 +31,9 @@ FIELDS = (
     "n_tracks", "commit", "versions", "date", "settings",
 )  # fmt: skip
 FRACTIONS = ("roc_auc", "pr_auc", "accuracy", "map", "p10")
-METRIC_NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "accuracy": "Accuracy"}
+ARTISTS = "_artist_filtered"  # behind a metric: over test tracks of artists that were not heard in training
 PACKAGES = ("torch", "torchaudio", "pawlib", "numpy", "scikit-learn")
 NONE = "none"
-DASH = "-"
 
 
 def make_id(system, backbone, dataset, protocol, scale, seed, tag=None):
@@ -254,239 +250,15 @@ def paper(number):
 
     Told in: notebooks/61_table1.ipynb
     """
-    path = paths.paper() / f"table{number}.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the paper has tables 1 to 6, committed in that folder")
+    name = f"table{number}.csv"
+    checkout = Path(paths.__file__).resolve().parents[1] / "data" / "paper"  # where the data folder lies elsewhere
+    path = next((folder / name for folder in (paths.paper(), checkout) if (folder / name).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{paths.paper() / name} is missing: the paper has tables 1 to 6, committed in that folder"
+        )
     with open(path, newline="", encoding="utf-8") as file:
         return [dict(_value(key, value) for key, value in line.items()) for line in csv.DictReader(file)]
-
-
-@dataclasses.dataclass
-class Table:
-    """Cells as text under named columns; `records` keeps the numbers behind them."""
-
-    title: str
-    columns: list
-    lines: list
-    records: list
-    notes: list
-
-    def text(self):
-        """The table in aligned plain text."""
-        widths = [max(map(_width, cells)) for cells in zip(self.columns, *self.lines, strict=True)]
-        shown = [
-            "  ".join(_pad(cell, w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in self._all()
-        ]
-        rule = "  ".join("-" * w for w in widths)
-        return "\n".join([self.title, shown[0], rule, *shown[1:], *self.notes])
-
-    def markdown(self):
-        """The same as a markdown table."""
-        shown = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in self._all()]
-        rule = "|" + "---|" * len(self.columns)
-        notes = [f"*{note}*" for note in self.notes]
-        return "\n".join([f"**{self.title}**", "", shown[0], rule, *shown[1:], "", *notes]).rstrip() + "\n"
-
-    def _all(self):
-        return [self.columns, *self.lines]
-
-    __str__ = text
-    _repr_markdown_ = markdown
-
-
-def table1(rows, metrics=("roc_auc", "pr_auc"), split="all"):
-    """Table 1 with our columns beside the paper's: MTAT tagging, mean and deviation over seeds, and the difference.
-
-    The column "ours on mtat" takes rows on the real audio at paper scale alone; every other corpus and scale found in
-    the rows has a column headed with its own name and no difference, because it is another test. Systems the paper
-    does not have (controls, a random encoder, statistics) follow below. A dash where no row exists.
-
-    Parameters
-    ----------
-    rows : list of dict
-        From `read`; rows of other datasets, protocols or splits, and tagged ones, are left out.
-    metrics : sequence of "roc_auc", "pr_auc"
-    split : str
-        Reading R17.
-
-    Returns
-    -------
-    Table
-        Its `records`: one dict per line with group, method, slug, backbone, param_m, gflops, and per metric
-        {"paper", "ours", "difference", <corpus>: cell}; a cell is {"mean", "sd", "k", "interval", "ids"} or None.
-
-    Raises
-    ------
-    ValueError
-        If two rows of one cell have the same seed.
-
-    Told in: notebooks/61_table1.ipynb
-    """
-    used = [one for one in rows if _belongs_to_table1(one, split)]
-    others = sorted({_corpus(one) for one in used} - {("mtat", "paper")})
-    lines = [_paper_line(entry) for entry in paper(1)]
-    records = []
-    for line in [*lines, *_lines_of_ours(used, lines)]:
-        mine = [one for one in used if _fits(one, line)]
-        record = dict(line)
-        for metric in metrics:
-            ours = _cell(mine, ("mtat", "paper"), metric)
-            printed = line["printed"].get(metric)
-            difference = ours["mean"] - printed if ours and printed is not None else None
-            record[metric] = {"paper": printed, "ours": ours, "difference": difference}
-            record[metric] |= {_corpus_name(corpus): _cell(mine, corpus, metric) for corpus in others}
-        records.append(record)
-    return _table1_text(records, metrics, [_corpus_name(corpus) for corpus in others])
-
-
-def groups_table(rows, metric="roc_auc", title=None):
-    """One line per system, one column per tag group, for rows of one corpus and scale: groups are never pooled.
-
-    Parameters
-    ----------
-    rows : list of dict
-        All of one dataset, scale and protocol; tagged rows are shown as systems of their own.
-    metric : str
-
-    Returns
-    -------
-    Table
-        One seed shows its interval over test tracks, several seeds mean and deviation over seeds.
-
-    Raises
-    ------
-    ValueError
-        If the rows are of several datasets, scales or protocols, or two rows of one cell have the same seed.
-
-    Told in: notebooks/61_table1.ipynb
-    """
-    kinds = {(*_corpus(one), one["split"], one["protocol"]) for one in rows}
-    if len(kinds) > 1:
-        raise ValueError(f"rows of {sorted(kinds)} cannot share a table of groups: filter them when reading")
-    names = list(dict.fromkeys(group for one in rows for group in one["groups"]))
-    records = []
-    for key in dict.fromkeys((one["system"], one["backbone"], one["tag"]) for one in rows):
-        mine = [one for one in rows if (one["system"], one["backbone"], one["tag"]) == key]
-        cells = {group: _summary(mine, lambda one, g=group: one["groups"].get(g, {}), metric) for group in names}
-        records.append({"slug": key[0], "backbone": key[1], "tag": key[2], **cells})
-    columns = ["System", "Backbone", *names]
-    lines = [
-        [one["slug"] + (f" ({one['tag']})" if one["tag"] else ""), one["backbone"], *(_shown(one[g]) for g in names)]
-        for one in records
-    ]
-    where = " at ".join(_corpus(rows[0])) if rows else "no rows"
-    title = title or f"{METRIC_NAMES.get(metric, metric)} per tag group, {where} (percent)"
-    return Table(title, columns, lines, records, [_LEGEND] if rows else [])
-
-
-def percent(fraction, sign=False):
-    """0.8941 -> "89.4"; with `sign` a difference: +0.3. A dash for None."""
-    if fraction is None:
-        return DASH
-    return f"{100 * fraction:+.1f}" if sign else f"{100 * fraction:.1f}"
-
-
-_LEGEND = "Ours: mean ± deviation over seeds (number of seeds); with one seed [95 % interval over test tracks]."
-
-
-def _table1_text(records, metrics, others):
-    """The cells of table 1 as text."""
-    columns = ["Method", "Backbone"]
-    for metric in metrics:
-        name = METRIC_NAMES.get(metric, metric)
-        columns += [f"{name} paper", "ours on mtat", "difference", *others]
-    lines, group = [], None
-    for one in records:
-        if one["group"] != group:
-            group = one["group"]
-            lines.append([f"{group}:"] + [""] * (len(columns) - 1))
-        line = [one["method"], one["backbone"]]
-        for metric in metrics:
-            cell = one[metric]
-            line += [percent(cell["paper"]), _shown(cell["ours"]), percent(cell["difference"], sign=True)]
-            line += [_shown(cell[name]) for name in others]
-        lines.append(line)
-    notes = [_LEGEND]
-    if others:
-        notes.append(f"{', '.join(others)}: another test than the paper's column; compare only within that column.")
-    return Table("Table 1: tagging on MTAT (percent)", columns, lines, records, notes)
-
-
-def _belongs_to_table1(one, split):
-    """Tagging of MTAT or a stand-in of it, under the protocols of Table 1, at the default readings."""
-    protocols = ("linear_probe", "supervised")
-    named = one["dataset"] == "mtat" or one["dataset"].startswith("mtat-")
-    return named and one["protocol"] in protocols and one["split"] == split and not one["tag"]
-
-
-def _paper_line(entry):
-    """What a line of table 1 is called and what the paper prints in it."""
-    printed = {metric: entry[metric] for metric in ("roc_auc", "pr_auc")}
-    keep = {key: entry[key] for key in ("group", "method", "slug", "backbone", "backbone_slug", "param_m", "gflops")}
-    return {**keep, "protocol": "supervised" if entry["group"] == "Supervised" else "linear_probe", "printed": printed}
-
-
-def _lines_of_ours(used, lines):
-    """Lines for systems the paper does not list."""
-    extra = [one for one in used if not any(_fits(one, line) for line in lines)]
-    keys = dict.fromkeys((one["system"], one["backbone"], one["protocol"]) for one in extra)
-    return [
-        {
-            "group": "Not in the paper's table", "method": system, "slug": system, "backbone": backbone,
-            "backbone_slug": backbone, "param_m": None, "gflops": None, "protocol": protocol, "printed": {},
-        }
-        for system, backbone, protocol in keys
-    ]  # fmt: skip
-
-
-def _fits(one, line):
-    """Does a row belong to a line? A supervised system is its own backbone."""
-    same = one["system"] == line["slug"] and one["protocol"] == line["protocol"]
-    return same and (line["protocol"] == "supervised" or one["backbone"] == line["backbone_slug"])
-
-
-def _corpus(one):
-    return one["dataset"], one["scale"]
-
-
-def _corpus_name(corpus):
-    return f"{corpus[0]} at {corpus[1]}"
-
-
-def _cell(rows, corpus, metric):
-    """Mean over the seeds of one corpus and scale."""
-    return _summary([one for one in rows if _corpus(one) == corpus], lambda one: one["metrics"], metric)
-
-
-def _summary(rows, where, metric):
-    """Mean, deviation and number of seeds; None without a row that has the metric."""
-    rows = [one for one in rows if where(one).get(metric) is not None]
-    if not rows:
-        return None
-    seeds = [one["seed"] for one in rows]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(
-            f"two rows of one cell have the same seed: {[one['id'] for one in rows]}. "
-            "Give the one that is off the default readings a tag, or filter when reading"
-        )
-    values = [where(one)[metric] for one in rows]
-    return {
-        "mean": statistics.fmean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "k": len(values),
-        "interval": where(rows[0]).get(f"{metric}_interval") if len(rows) == 1 else None,
-        "ids": [one["id"] for one in rows],
-    }
-
-
-def _shown(cell):
-    """89.4 ± 0.3 (5), or 89.4 [88.1, 90.6] (1)."""
-    if cell is None:
-        return DASH
-    spread = f" ± {percent(cell['sd'])}" if cell["sd"] is not None else ""
-    if cell["interval"]:
-        spread = f" [{percent(cell['interval'][0])}, {percent(cell['interval'][1])}]"
-    return f"{percent(cell['mean'])}{spread} ({cell['k']})"
 
 
 def _value(key, text):
@@ -572,7 +344,7 @@ def _validate_metrics(numbers, called):
                 raise ValueError(
                     f"{called} has {metric} {number!r}, expected a finite number: use float() on array scalars"
                 )
-            if metric.removesuffix("_interval") in FRACTIONS and not 0 <= number <= 1:
+            if metric.removesuffix("_interval").removesuffix(ARTISTS) in FRACTIONS and not 0 <= number <= 1:
                 raise ValueError(f"{called} has {metric} {number!r}, expected a fraction in [0, 1]: is it in percent?")
 
 
@@ -582,12 +354,3 @@ def _validate_json(one, called):
         json.dumps(one, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{called} cannot be written as JSON ({error})") from error
-
-
-def _width(text):
-    """Columns that a text takes on a terminal."""
-    return sum(0 if unicodedata.combining(letter) else 1 for letter in text)
-
-
-def _pad(text, width):
-    return text + " " * (width - _width(text))

@@ -4,29 +4,82 @@
 
 Conventions
     An item of a list names a notebook and gives it parameters; `defaults` of the list go to every notebook that knows
-    them. What a notebook knows stands in its own `parameters` cell and nowhere else: the names, and behind each name,
-    in its comment, the choices: `scale = "toy"  # toy | small | paper`. papermill only warns about a name it does not
-    know and runs on with the default, so everything is checked here before anything runs.
+    them. A value that is a list stands for one run per value, several lists for their product, in items and defaults.
+    What a notebook knows stands in its own `parameters` cell and nowhere else: the names, and behind each name, in its
+    comment, the choices: `scale = "toy"  # toy | small | paper`. papermill only warns about a name it does not know
+    and runs on with the default, so everything is checked here before anything runs.
+    What a kind of notebook makes of its parameters (a checkpoint, a row, on which dataset) stands in KINDS.
 
     python -m pawlib.bench.runlist show LIST       the table, the time of each stage, where the files are
     python -m pawlib.bench.runlist publish LIST    copies the rows of the list's runs to the published ones
+    python -m pawlib.bench.runlist check LIST      nothing, or one line that says what is wrong
+    python -m pawlib.bench.runlist plan            what a dry run of Snakemake (standard input) would do, a line each
+
+LIST is a file, or table=1 for the list of Table 1; behind it scale=, corpus=, seeds= and systems= may follow.
 """
 
 import ast
 import dataclasses
 import io
+import itertools
 import json
 import re
 import sys
 import tokenize
 from pathlib import Path
+from typing import NamedTuple
 
 from pawlib import paths
-from pawlib.bench import results
+from pawlib.bench import results, tables
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-PRETRAIN, PROBE = "10_pretrain_music_paw", "30_linear_probe_mtat"
+PRETRAIN, SUPERVISED = "10_pretrain_music_paw", "20_supervised_taggers"
+ROW, CHECKPOINT, FINISHED = "row.json", "checkpoint.safetensors", "finished"
+TAGGER_START = "supervised_mtat"  # starts from a tagger that 20 trained on MTAT
 _WORD = r"""["']?([\w.+-]+)["']?"""
+
+
+class Corpus(NamedTuple):
+    """What audio a run reads: dataset "mtat", switch "twin", scale "small", and its store's name "mtat-twin"."""
+
+    dataset: str
+    switch: str
+    scale: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a kind of notebook makes of its parameters; text in braces is the parameter of that name.
+
+    Attributes
+    ----------
+    protocol : str
+        As in rows and run ids.
+    system, dataset : str
+    output : str
+        The file that says a run is finished.
+    frozen : tuple of str
+        Systems that are probed, not trained, whatever `protocol` says of the others.
+    tag : (parameter, default, form), optional
+        A parameter off its default marks the id: ("labels", 100, "labels{labels}").
+    """
+
+    protocol: str
+    system: str = "{system}"
+    dataset: str = "mtat"
+    output: str = ROW
+    frozen: tuple = ()
+    tag: tuple = ()
+
+
+KINDS = {
+    PRETRAIN: Kind("pretrain", system="{variant}", output=CHECKPOINT),
+    SUPERVISED: Kind("supervised", dataset="{dataset}", tag=("labels", 100, "labels{labels}")),
+    "30_linear_probe_mtat": Kind("linear_probe", tag=("levels", "shortest", "{levels}")),  # reading R11
+    "31_few_labels_mtat": Kind("few_labels_{labels}"),
+    "32_finetune_gtzan": Kind("fine_tune", dataset="gtzan", frozen=("random", "log_mel_statistics", "mfcc_statistics")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +98,12 @@ class Run:
         The file that says the run is finished: checkpoint, row, or for a chapter an empty mark.
     needs : tuple of pathlib.Path
         Outputs of other runs that have to be there first.
-    corpus : tuple (str, str, str) or None
-        Corpus switch, scale and the name of the store it reads; None where it reads no audio.
+    corpus : Corpus or None
+        The audio it reads; None where it reads none.
+    system : str or None
+        Slug of what is trained or tested; None for a chapter.
+    also : tuple of pathlib.Path
+        What it leaves beside its output that another run of the list needs.
     """
 
     id: str
@@ -55,7 +112,9 @@ class Run:
     folder: Path
     output: Path
     needs: tuple
-    corpus: tuple | None
+    corpus: Corpus | None
+    system: str | None = None
+    also: tuple = ()
 
     @property
     def executed(self):
@@ -122,7 +181,7 @@ def read(path, notebooks=NOTEBOOKS, **instead):
     Raises
     ------
     ValueError
-        For an unknown notebook, parameter or value, an item given twice, or a probe of a checkpoint that no item
+        For an unknown notebook, parameter or value, an item given twice, or a run from a checkpoint that no item
         makes: naming the item and what is known.
     """
     import yaml
@@ -138,13 +197,50 @@ def read(path, notebooks=NOTEBOOKS, **instead):
     runs, places = [], {}
     for number, item in enumerate(listed["runs"], start=1):
         where = f"{path.name}, item {number} ({item})"
-        run = _run(item, defaults, Path(notebooks), where)
-        if run.id in places:
-            raise ValueError(f"{where} is the same run as item {places[run.id]}: {run.id}")
-        places[run.id] = number
-        runs.append(run)
+        for run in _runs(item, defaults, Path(notebooks), where):
+            if run.id in places:
+                raise ValueError(f"{where} is the same run as item {places[run.id]}: {run.id}")
+            places[run.id] = number
+            runs.append(run)
     _check_defaults(defaults, runs, path.name)
     return _wire(runs, path.name)
+
+
+def table_list(number, notebooks=NOTEBOOKS):
+    """The run list of one of the paper's tables.
+
+    Raises
+    ------
+    ValueError
+        If there is no such list, naming those there are.
+    """
+    found = {path.stem.removeprefix("table"): path for path in (Path(notebooks) / "runs").glob("table*.yaml")}
+    if str(number) not in found:
+        said = f"TABLE {str(number)!r} is unknown" if str(number) else "no TABLE was given"
+        raise ValueError(f"{said}, expected one of {', '.join(sorted(found))}: make reproduce TABLE=1")
+    return found[str(number)]
+
+
+def choose(runs, seeds=None, systems=None):
+    """The runs of some seeds and systems, and what they need; all runs where nothing is given.
+
+    Parameters
+    ----------
+    runs : list of Run
+    seeds, systems : str or int, optional
+        Words between spaces or commas: "0 1", "crnn fcn_5".
+
+    Raises
+    ------
+    ValueError
+        For a seed or a system that no run of the list has, naming those there are.
+    """
+    kept = _having(runs, "SEEDS", seeds, lambda run: run.parameters.get("seed"))
+    kept = _having(kept, "SYSTEMS", systems, lambda run: run.system)
+    ids = {run.id for run in kept}
+    while more := {run.id for run in runs if {run.output, *run.also} & _needed(runs, ids)} - ids:
+        ids |= more
+    return [run for run in runs if run.id in ids]
 
 
 def chapters(notebooks=NOTEBOOKS):
@@ -152,8 +248,16 @@ def chapters(notebooks=NOTEBOOKS):
     return sorted(path.stem for path in Path(notebooks).glob("[0-9][0-9]_*.ipynb"))
 
 
-def summary(runs):
+def summary(runs, rows=None, number=None):
     """What a person wants to see when all runs are finished, as text.
+
+    Parameters
+    ----------
+    runs : list of Run
+    rows : list of dict, optional
+        For the tables; those of the runs if not given.
+    number : int, optional
+        The one table to print; without it each table that has a row.
 
     Raises
     ------
@@ -163,36 +267,140 @@ def summary(runs):
     missing = [run.id for run in runs if not run.output.is_file()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(runs)} runs are not finished: {', '.join(missing)}")
-    ids = {run.id for run in runs}
-    rows = [row for row in results.read("mine") if row["id"] in ids]
-    parts = [results.table1(rows).text()] if rows else []
-    corpora = dict.fromkeys((row["dataset"], row["scale"], row["split"], row["protocol"]) for row in rows)
-    for dataset, scale, split, protocol in corpora:
-        same = [
-            row for row in rows if (row["dataset"], row["scale"], row["split"], row["protocol"]) ==
-            (dataset, scale, split, protocol)
-        ]  # fmt: skip
-        parts.append(results.groups_table(same).text())
-    return "\n\n".join([*parts, _times(runs), _places(runs)])
+    rows = _rows(runs) if rows is None else rows
+    kinds = {}
+    for row in rows:
+        if row["groups"]:
+            kinds.setdefault((row["dataset"], row["scale"], row["split"], row["protocol"]), []).append(row)
+    grouped = [tables.groups_table(same).text() for same in kinds.values()]
+    printed = tables.of(rows) if number is None else [tables.NUMBERED[number](rows)]
+    return "\n\n".join([_times(runs), _places(runs), *grouped, *(table.text() for table in printed)])
+
+
+def publish(runs):
+    """Publish the rows of finished runs; what is published already is left as it is. Returns lines to print.
+
+    Raises
+    ------
+    FileNotFoundError
+        If not one of the runs has a row.
+    """
+    wanted = [run for run in runs if run.output.name == ROW]
+    finished = [run.id for run in wanted if run.output.is_file()]
+    if not finished:
+        raise FileNotFoundError(f"none of the {len(wanted)} runs has a row in {paths.runs()}: have they finished?")
+    there = {path.stem for path in paths.results().glob("*.json")}
+    lines = [f"published: {path}" for path in results.publish([name for name in finished if name not in there])]
+    if kept := [name for name in finished if name in there]:
+        lines.append(f"{len(kept)} were published before and are never replaced")
+    if waiting := [run.id for run in wanted if run.id not in finished]:
+        lines.append(f"{len(waiting)} of {len(wanted)} runs are not finished, not published: {_some(waiting)}")
+    return lines
+
+
+def plan(said):
+    """A dry run in the words of Snakemake, as one line per run with its reason, and a count.
+
+    Parameters
+    ----------
+    said : str
+        What `snakemake --dry-run` printed.
+
+    Returns
+    -------
+    str
+    """
+    jobs = re.findall(r"^rule (\S+):\n(?:    .*\n)*?    reason: (.*)$", said, re.MULTILINE)
+    staged = ("twin_", "store_")
+    jobs = sorted((not name.startswith(staged), name, reason) for name, reason in jobs if name != "all")
+    if not jobs:
+        return "0 runs: everything is finished"
+    width = max(len(name) for _, name, _ in jobs)
+    lines = [f"would run  {name:{width}}  {_reason(reason)}" for _, name, reason in jobs]
+    stages = sum(not is_run for is_run, _, _ in jobs)
+    beside = f", after {stages} stages that make the data" if stages else ""
+    return "\n".join([*lines, f"{len(jobs) - stages} runs{beside}; nothing was executed"])
 
 
 def main(argv=None):
-    """`show` or `publish` a list; returns the exit status."""
-    verb, path, *rest = sys.argv[1:] if argv is None else argv
-    instead = dict(word.split("=", 1) for word in rest)
+    """`show`, `publish` or `check` a list, or `plan`; returns the exit status."""
+    verb, *rest = sys.argv[1:] if argv is None else argv
     try:
-        runs = read(path, **instead)
+        if verb == "plan":
+            print(plan(sys.stdin.read()))
+            return 0
+        if verb not in ("show", "publish", "check"):
+            raise ValueError(f"{verb!r} is unknown, expected show, publish, check or plan")
+        path, everything, runs = _asked(rest)
         if verb == "show":
-            print(summary(runs))
+            number = re.fullmatch(r"table([1-9])", path.stem)
+            print(summary(runs, _rows(everything), int(number[1]) if number else None))
         elif verb == "publish":
-            for copy in results.publish([run.id for run in runs if run.output.name == "row.json"]):
-                print(f"published: {copy}")
-        else:
-            raise ValueError(f"{verb!r} is unknown, expected show or publish")
+            print("\n".join(publish(runs)))
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def _asked(words):
+    """(path of the list, all its runs, the chosen ones) of LIST scale=toy seeds=0 ..."""
+    first, *rest = words
+    path = table_list(first.removeprefix("table=")) if first.startswith("table=") else Path(first)
+    given = dict(word.split("=", 1) for word in rest)
+    known = {"scale": paths.SCALES, "corpus": paths.CORPORA, "seeds": None, "systems": None}
+    for key, value in given.items():
+        if key not in known:
+            raise ValueError(f"{key!r} is unknown, expected one of {', '.join(known)}")
+        if known[key] and value not in known[key]:
+            raise ValueError(f"{key.upper()} {value!r} is unknown, expected one of {', '.join(known[key])}")
+    everything = read(path, **{key: given[key] for key in ("scale", "corpus") if key in given})
+    return path, everything, choose(everything, given.get("seeds"), given.get("systems"))
+
+
+def _rows(runs):
+    """Rows that these runs have left."""
+    ids = {run.id for run in runs if run.output.name == ROW}
+    return [row for row in results.read("mine") if row["id"] in ids]
+
+
+def _having(runs, name, wanted, of):
+    """Runs whose `of` is one of the words; a word that no run has is an error."""
+    words = [] if wanted is None else re.split(r"[\s,]+", str(wanted).strip())
+    if not any(words):
+        return runs
+    known = dict.fromkeys(str(of(run)) for run in runs if of(run) is not None)
+    if unknown := [word for word in words if word not in known]:
+        raise ValueError(f"{name} {unknown[0]!r} is unknown, expected some of {', '.join(known)}")
+    return [run for run in runs if str(of(run)) in words]
+
+
+def _needed(runs, ids):
+    """Files that some runs need."""
+    return {path for run in runs if run.id in ids for path in run.needs}
+
+
+def _reason(text):
+    """Snakemake's reason without the folders: what is not there yet, and which runs come first."""
+    parts = []
+    for part in text.split("; "):
+        said, _, names = part.partition(": ")
+        found = [Path(name) for name in names.split(", ")]
+        if said == "Missing output files":
+            parts.append(f"no {' and '.join(sorted(path.name for path in found))} yet")
+        elif said == "Input files updated by another job":
+            parts.append(f"after {' and '.join(sorted(path.parent.name for path in found))}")
+        else:
+            parts.append(part.replace(f"{paths.runs()}/", "").replace(f"{paths.data()}/", ""))
+    return ", ".join(parts)
+
+
+def _some(names, n_shown=5):
+    """A few of many names."""
+    return ", ".join(names[:n_shown]) + (f" and {len(names) - n_shown} more" if len(names) > n_shown else "")
 
 
 # --- the parameters cell ----------------------------------------------------------------------------------------------
@@ -220,7 +428,8 @@ def _choices(comment):
 # --- from an item to a run --------------------------------------------------------------------------------------------
 
 
-def _run(item, defaults, notebooks, where):
+def _runs(item, defaults, notebooks, where):
+    """The runs of an item: one for each combination of the values it lists."""
     name = item.get("notebook") if isinstance(item, dict) else None
     known = sorted(one.stem for one in notebooks.glob("[0-9]*.ipynb"))
     if name not in known:
@@ -231,34 +440,59 @@ def _run(item, defaults, notebooks, where):
         if key not in asked:
             raise ValueError(f"{where}: {name} has no parameter {key!r}, expected some of {', '.join(asked)}")
     given = {**{key: value for key, value in defaults.items() if key in asked}, **own}
-    for key, value in given.items():
-        choices = asked[key][1]
-        if choices and str(value) not in choices:
-            raise ValueError(f"{where}: {key} {value!r} is unknown, expected one of {', '.join(choices)}")
-    values = {key: default for key, (default, _) in asked.items()} | given
-    return _placed(notebooks / f"{name}.ipynb", values, given)
+    for each in _product(given, where):
+        for key, value in each.items():
+            choices = asked[key][1]
+            if choices and str(value) not in choices:
+                raise ValueError(f"{where}: {key} {value!r} is unknown, expected one of {', '.join(choices)}")
+        values = {key: default for key, (default, _) in asked.items()} | each
+        yield _placed(notebooks / f"{name}.ipynb", values, each)
+
+
+def _product(given, where):
+    """Every combination of the values of which there are several; the seed changes last, other names as given."""
+    if empty := [key for key, value in given.items() if value == []]:
+        raise ValueError(f"{where}: {empty[0]} is an empty list, expected at least one value")
+    lists = {key: value for key, value in given.items() if isinstance(value, list)}
+    names = sorted(lists, key=lambda key: key == "seed")
+    for values in itertools.product(*(lists[key] for key in names)):
+        yield given | dict(zip(names, values, strict=True))
 
 
 def _placed(notebook, values, given):
     """Give a run its id, folder and the file that says it is finished."""
+    kind = KINDS.get(notebook.stem)
     corpus = None
     if "corpus" in values:
-        corpus = (values["corpus"], values["scale"], paths.corpus("mtat", values["corpus"], values["scale"])[1])
-    if notebook.stem == PRETRAIN:
-        protocol, system, output = "pretrain", values["variant"], "checkpoint.safetensors"
-    elif notebook.stem == PROBE:
-        protocol, system, output = "linear_probe", values["system"], "row.json"
-    else:
-        words = [corpus[2], values["scale"]] if corpus else []
+        dataset = kind.dataset.format(**values) if kind else "mtat"
+        corpus = _corpus(dataset, values["corpus"], values["scale"])
+    if kind is None:
+        words = [corpus.name, values["scale"]] if corpus else []
         words += [notebook.stem, *(str(given[key]) for key in given if key not in ("corpus", "scale", "seed"))]
         identity = ".".join([*words, *([f"seed{values['seed']}"] if "seed" in values else [])])
         folder = paths.runs() / identity
-        return Run(identity, notebook, given, folder, folder / "finished", (), corpus)
-    tag = values.get("levels", "shortest") if values["encoder"] != results.NONE else "shortest"
-    tag = None if tag == "shortest" else tag  # reading R11 off its default
-    identity = results.make_id(system, values["encoder"], corpus[2], protocol, values["scale"], values["seed"], tag)
+        return Run(identity, notebook, given, folder, folder / FINISHED, (), corpus)
+    system = kind.system.format(**values)
+    protocol = "linear_probe" if system in kind.frozen else kind.protocol.format(**values)
+    encoder = values.get("encoder", results.NONE)
+    identity = results.make_id(
+        system, encoder, corpus.name, protocol, values["scale"], values["seed"], _tag(kind, values, encoder)
+    )
     folder = paths.runs() / identity
-    return Run(identity, notebook, given, folder, folder / output, (), corpus)
+    return Run(identity, notebook, given, folder, folder / kind.output, (), corpus, system)
+
+
+def _corpus(dataset, switch, scale):
+    return Corpus(dataset, switch, scale, paths.corpus(dataset, switch, scale)[1])
+
+
+def _tag(kind, values, encoder):
+    """The word for a parameter off its default; plain statistics have no levels."""
+    if not kind.tag:
+        return None
+    parameter, default, form = kind.tag
+    without = parameter == "levels" and encoder == results.NONE
+    return None if without or values.get(parameter, default) == default else form.format(**values)
 
 
 def _check_defaults(defaults, runs, name):
@@ -269,66 +503,94 @@ def _check_defaults(defaults, runs, name):
 
 
 def _wire(runs, name):
-    """Let each probe wait for its checkpoint, and what reads rows for the rows."""
-    rows = tuple(run.output for run in runs if run.output.name == "row.json")
-    made = {run.folder: run.output for run in runs if run.notebook.stem == PRETRAIN}
+    """Let each run wait for the checkpoint it starts from, and what reads rows for the rows."""
+    rows = tuple(run.output for run in runs if run.output.name == ROW)
+    folders = {run.folder for run in runs if run.notebook.stem in (PRETRAIN, SUPERVISED)}
     wired = []
     for run in runs:
         needs = ()
-        if run.notebook.stem == PROBE:
-            needs = _checkpoint(run, made, name)
+        if run.system and run.notebook.stem not in (PRETRAIN, SUPERVISED):
+            needs = _checkpoint(run, folders, name)
         elif run.parameters.get("rows") in ("mine", "all"):
             needs = rows
         wired.append(dataclasses.replace(run, needs=needs))
-    return wired
+    needed = _needed(wired, {run.id for run in wired})
+    return [
+        dataclasses.replace(run, also=(run.folder / CHECKPOINT,))
+        if run.folder / CHECKPOINT in needed - {run.output} else run
+        for run in wired
+    ]  # fmt: skip
 
 
-def _checkpoint(run, made, name):
-    """What a probe loads: (path,), or () for systems that are not pretrained."""
+def _checkpoint(run, folders, name):
+    """What a run starts from: (path,), or () for systems that were not trained before."""
     if run.parameters.get("checkpoint"):
         return (Path(run.parameters["checkpoint"]),)
-    variants = parameters(run.notebook.parent / f"{PRETRAIN}.ipynb")["variant"][1]
-    system = run.id.split(".")[2]
-    if system not in variants:
+    _, _, _, encoder, *_, seed = run.id.split(".")
+    corpus = _corpus("mtat", run.corpus.switch, run.corpus.scale)
+    if run.system == TAGGER_START:
+        tagger = tagger_of(encoder)
+        words = [corpus.name, corpus.scale, tagger, results.NONE, KINDS[SUPERVISED].protocol, seed]
+        item = f"notebook: {SUPERVISED}, dataset: mtat, system: {tagger} and the same seed"
+    elif run.system in _variants(run.notebook.parent):
+        words = [corpus.name, corpus.scale, run.system, encoder, KINDS[PRETRAIN].protocol, seed]
+        item = f"notebook: {PRETRAIN}, variant: {run.system} and the same encoder and seed"
+    else:
         return ()
-    corpus, scale, _, encoder, *_, seed = run.id.split(".")
-    folder = paths.runs() / ".".join([corpus, scale, system, encoder, "pretrain", seed])
-    if folder not in made and not (folder / "checkpoint.safetensors").is_file():
-        raise ValueError(
-            f"{name}: {run.id} loads a checkpoint that no item makes; add an item with "
-            f"notebook: {PRETRAIN}, variant: {system} and the same encoder and seed"
-        )
-    return (folder / "checkpoint.safetensors",)
+    folder = paths.runs() / ".".join(words)
+    if folder not in folders and not (folder / CHECKPOINT).is_file():
+        raise ValueError(f"{name}: {run.id} loads a checkpoint that no item makes; add an item with {item}")
+    return (folder / CHECKPOINT,)
+
+
+def _variants(notebooks):
+    """Systems that the pretraining notebook knows."""
+    path = notebooks / f"{PRETRAIN}.ipynb"
+    return parameters(path)["variant"][1] if path.is_file() else ()
+
+
+def tagger_of(encoder):
+    """Slug of the supervised system whose trunk an encoder is, as the paper's Table 1 has it: its own, or its backbone.
+
+    Raises
+    ------
+    ValueError
+        If Table 1 has no such system.
+    """
+    supervised = [line for line in results.paper(1) if line["group"] == "Supervised"]
+    for line in supervised:
+        if encoder in (line["slug"], line["backbone"].lower().replace("-", "_")):
+            return line["slug"]
+    raise ValueError(f"encoder {encoder!r} is the trunk of no supervised system of Table 1, so none can start from it")
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _times(runs):
-    """Seconds of each stage, as Snakemake measured them when it was last run."""
+def _times(runs, n_shown=25):
+    """Seconds of each stage, as Snakemake measured them when it was last run; of many only the sum."""
     files = {}
     for run in runs:
         if run.corpus:
-            files |= {
-                f"{step} {run.corpus[2]}": paths.runs() / f"{step}.{run.corpus[2]}.tsv" for step in ("twin", "store")
-            }
+            name = run.corpus.name
+            files |= {f"{step} {name}": paths.runs() / f"{step}.{name}.tsv" for step in ("twin", "store")}
     files |= {run.id: run.seconds for run in runs}
     found = {}
     for what, path in files.items():
         if path.is_file():
             found[what] = float(path.read_text().splitlines()[1].split("\t")[0])
-    lines = [f"{seconds:7.0f}  {what}" for what, seconds in found.items()]
+    lines = [f"{seconds:7.0f}  {what}" for what, seconds in found.items()] if len(found) <= n_shown else []
     return "\n".join(
-        ["Seconds of each stage (two chapters may run at once)", *lines, f"{sum(found.values()):7.0f}  sum"]
+        ["Seconds of each stage (several may run at once)", *lines, f"{sum(found.values()):7.0f}  sum of {len(found)}"]
     )
 
 
-def _places(runs):
+def _places(runs, n_shown=25):
     """Where a person finds what was made."""
     figures = sum(len(list(run.folder.glob("*.png"))) for run in runs)
-    lines = [f"In {paths.runs()}, one folder per run:"]
-    for run in runs:
-        lines.append(f"  {run.executed.relative_to(paths.runs())}")
+    lines = [f"In {paths.runs()}, one folder per run" + (":" if len(runs) <= n_shown else f" ({len(runs)}).")]
+    if len(runs) <= n_shown:
+        lines += [f"  {run.executed.relative_to(paths.runs())}" for run in runs]
     lines.append(
         "These are the executed notebooks; beside each lie its row (row.json), checkpoint and figures "
         f"({figures} png files)."

@@ -78,7 +78,7 @@ reproduce: $(if $(dry),,setup)  ## what a table lacks: TABLE=1 [SCALE=small CORP
 	$(if $(findstring n,$(flags)),+@MAKEFLAGS= $(MAKE) --no-print-directory reproduce DRY=1,$(call reproduction,$(chosen)))
 
 test: setup  ## unit tests, then all notebooks at toy scale against their committed outputs
-	@began=$$SECONDS; pawlib twins --size toy; pawlib prepare mtat --corpus twin --scale toy; echo "== toy data: $$((SECONDS - began)) s"
+	@began=$$SECONDS; for dataset in mtat gtzan; do pawlib twins $$dataset --size toy; pawlib prepare $$dataset --corpus twin --scale toy; done; echo "== toy data: $$((SECONDS - began)) s"
 	@began=$$SECONDS; pytest -n 2 tests --ignore tests/browser; echo "== unit tests: $$((SECONDS - began)) s"
 	@began=$$SECONDS; OMP_NUM_THREADS=1 pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks; echo "== notebooks: $$((SECONDS - began)) s"
 

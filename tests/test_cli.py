@@ -44,7 +44,9 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
     assert re.search(rf"example: pawlib {command}", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["prepare"], ["prepare", "gtzan"], ["twins", "--size", "huge"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["prepare"], ["prepare", "scenes"], ["twins", "--size", "huge"], ["twins", "scenes"]]
+)
 def test_unknown_words_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
@@ -89,7 +91,10 @@ def test_a_folder_of_ones_own_is_prepared_under_its_name(data, tmp_path, capsys)
         (["prepare", "folder"], "no folder given"),
         (["prepare", "folder", "nowhere"], "nowhere is not there, expected a folder of audio"),
         (["prepare", "folder", ".", "--name", "../up"], "is no plain folder name"),
-        (["fetch", "gtzan"], "'gtzan' cannot be fetched"),
+        (["prepare", "gtzan"], "twins/gtzan is not there.*pawlib twins gtzan"),
+        (["prepare", "gtzan", "--corpus", "real"], "raw/gtzan is not there.*pawlib fetch gtzan"),
+        (["fetch", "covers"], "'covers' cannot be fetched"),
+        (["fetch", "gtzan", "--url", "http://example.org/other.tgz"], "is no address of gtzan.*genres.tar.gz"),
     ],
 )
 def test_bad_input_is_one_line_and_exits_with_2(arguments, said, capsys):
@@ -124,14 +129,36 @@ def test_ctrl_c_exits_with_130_and_says_how_to_continue(monkeypatch, capsys):
     assert "run the same command again to continue" in capsys.readouterr().err
 
 
-def test_twins_calls_the_maker_with_size_and_seed(data, monkeypatch, capsys):
+@pytest.mark.parametrize(("named", "dataset"), [([], "mtat"), (["mtat"], "mtat"), (["gtzan"], "gtzan")])
+def test_twins_calls_the_maker_with_size_and_seed(named, dataset, data, monkeypatch, capsys):
     calls = []
-    maker = types.ModuleType("pawlib.bench.twins.mtat")
+    maker = types.ModuleType(f"pawlib.bench.twins.{dataset}")
     maker.make = lambda root, size, seed: calls.append((root, size, seed))
-    monkeypatch.setitem(sys.modules, "pawlib.bench.twins.mtat", maker)
-    assert cli.main(["twins", "--size", "toy", "--seed", "3"]) == 0
-    assert calls == [(data / "twins/mtat-toy", "toy", 3)]
-    assert "next: pawlib prepare mtat --corpus twin --scale toy" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, f"pawlib.bench.twins.{dataset}", maker)
+    assert cli.main(["twins", *named, "--size", "toy", "--seed", "3"]) == 0
+    assert calls == [(data / f"twins/{dataset}-toy", "toy", 3)]
+    assert f"next: pawlib prepare {dataset} --corpus twin --scale toy" in capsys.readouterr().out
+
+
+def test_the_command_line_knows_the_datasets_of_corpora():
+    from pawlib.bench import corpora
+
+    assert cli.DATASETS == corpora.DATASETS
+
+
+def test_genres_are_prepared_by_their_own_reader(data, capsys):
+    root = paths.twins("gtzan", "toy")
+    lists = {"train": ["jig.00000"], "valid": [], "test": ["reel.00000"]}
+    for i, track_id in enumerate(one for part in lists.values() for one in part):
+        path = root / "genres" / track_id.split(".")[0] / f"{track_id}.wav"
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, 0.1 * np.random.default_rng(i).standard_normal(RATE), RATE)
+    works = {one: one for part in lists.values() for one in part}
+    card = {"name": "gtzan-twin", "classes": ["jig", "reel"], "splits": lists, "works": works}
+    (root / "twin.json").write_text(json.dumps(card))
+    assert cli.main(["prepare", "gtzan", "--scale", "toy", "--workers", "0"]) == 0
+    assert "complete: 2 of 2 tracks" in capsys.readouterr().out
+    assert store.Store.open(data / "store/gtzan-twin-toy").ids == ("jig.00000", "reel.00000")
 
 
 @pytest.fixture
@@ -188,3 +215,16 @@ def test_fetch_ends_with_what_to_do_next(data, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "licence CC BY-NC-SA" in said and "mp3.zip.001 are no longer needed" in said
     assert "next: pawlib prepare mtat --corpus real" in said and (data / "raw/mtat").is_dir()
+
+
+def test_fetch_takes_another_address(data, monkeypatch):
+    from pawlib.bench import fetch
+
+    asked = []
+    monkeypatch.setattr(fetch, "fetch", lambda dataset, root, remote: asked.append((dataset, root, remote)))
+    for url in ("http://example.org/gtzan/genres.tar.gz", "http://example.org/gtzan/"):
+        assert cli.main(["fetch", "gtzan", "--url", url]) == 0
+    for dataset, root, remote in asked:
+        assert (dataset, root) == ("gtzan", data / "raw/gtzan") and remote.bases == ("http://example.org/gtzan/",)
+        assert remote.files == fetch.DATASETS["gtzan"].files
+    assert len(asked) == 2

@@ -8,6 +8,7 @@ import random
 import re
 import resource
 import socket
+import tarfile
 import threading
 import zipfile
 
@@ -251,8 +252,8 @@ def test_too_little_space_and_unknown_datasets_are_refused(tmp_path, dataset):
     with pytest.raises(OSError, match=r"1,000,000,000,000,000,000 more bytes are needed") as error:
         fetch.fetch("small", tmp_path, huge)
     assert error.value.errno == fetch.errno.ENOSPC
-    with pytest.raises(ValueError, match=r"'gtzan' cannot be fetched, expected one of \('mtat',\)"):
-        fetch.fetch("gtzan", tmp_path)
+    with pytest.raises(ValueError, match=r"'covers' cannot be fetched, expected one of \('mtat', 'gtzan'\)"):
+        fetch.fetch("covers", tmp_path)
 
 
 def test_a_disk_that_fills_up_keeps_the_part_file(tmp_path, server, dataset):
@@ -271,10 +272,10 @@ def test_a_disk_that_fills_up_keeps_the_part_file(tmp_path, server, dataset):
 
 
 def test_the_real_datasets_are_described_in_full():
-    assert list(fetch.DATASETS) == ["mtat"]
+    assert list(fetch.DATASETS) == ["mtat", "gtzan"]
     for remote in fetch.DATASETS.values():
         assert len(remote.bases) == 2 and all(base.endswith("/") for base in remote.bases)
-        assert set(remote.archive) <= set(remote.files) and remote.licence and remote.n_bytes > 5e9
+        assert set(remote.archive) <= set(remote.files) and remote.licence and remote.n_bytes > 2e9
         assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in remote.files.values())
 
 
@@ -286,3 +287,86 @@ def test_the_marker_is_plain_json_and_a_broken_one_only_means_checking_again(tmp
     fetch.fetch("small", tmp_path, dataset)
     assert server.asked == []
     check(tmp_path)
+
+
+# --- tar.gz -----------------------------------------------------------------------------------------------------------
+
+TRACKS = {f"genres/{name}/{name}.00000.wav": random.Random(name).randbytes(1500) for name in ("blues", "jazz", "rock")}
+
+
+def tarred(members, links=()):
+    """A tar.gz archive with folders, as bytes."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        folder = tarfile.TarInfo("genres")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, target in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    return file.getvalue()
+
+
+def test_a_tar_gz_is_fetched_resumed_checked_and_unpacked_without_files_of_other_systems(tmp_path, server):
+    body = tarred(
+        {"./" + name: content for name, content in TRACKS.items()} | {"genres/jazz/._jazz.00000.wav": b"x" * 211}
+    )
+    server.files = {"genres.tar.gz": body}
+    server.break_after = {"genres.tar.gz": [1200]}
+    hashes = {"genres.tar.gz": hashlib.sha256(body).hexdigest()}
+    remote = fetch.Remote(bases=(server.base,), files=hashes, archive=("genres.tar.gz",), n_bytes=10_000)
+    fetch.fetch("genres", tmp_path, remote)
+    assert [range_ for _, range_ in server.asked] == [None, "bytes=1024-"]
+    found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*.wav")}
+    assert found == TRACKS
+    assert json.loads((tmp_path / "fetched.json").read_text())["members"] == {"genres": 3}
+    (tmp_path / "genres.tar.gz").unlink()  # no longer needed
+    server.asked.clear()
+    fetch.fetch("genres", tmp_path, remote)
+    assert server.asked == []
+
+
+def test_unpacking_a_tar_gz_goes_on_where_it_stopped(tmp_path):
+    (tmp_path / "genres.tar.gz").write_bytes(tarred(TRACKS))
+    kept = tmp_path / "genres/blues/blues.00000.wav"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(TRACKS["genres/blues/blues.00000.wav"])
+    before = kept.stat().st_mtime_ns
+    assert fetch.unpack([tmp_path / "genres.tar.gz"], tmp_path) == {"genres": 3}
+    assert kept.stat().st_mtime_ns == before and len(list(tmp_path.rglob("*.wav"))) == 3
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "genres/../../evil"])
+def test_members_of_a_tar_gz_that_would_land_outside_are_refused(tmp_path, name):
+    (tmp_path / "bad.tar.gz").write_bytes(tarred({name: b"evil"}))
+    with pytest.raises(ValueError, match="lies outside the folder"):
+        fetch.unpack([tmp_path / "bad.tar.gz"], tmp_path / "root/deep")
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_links_in_a_tar_gz_are_refused(tmp_path):
+    (tmp_path / "bad.tar.gz").write_bytes(tarred({}, links=[("genres/link", "/etc")]))
+    with pytest.raises(ValueError, match="'genres/link' is a link"):
+        fetch.unpack([tmp_path / "bad.tar.gz"], tmp_path / "root")
+
+
+@pytest.mark.parametrize("damage", [lambda body: body[:2000], lambda body: b"<html>gone</html>"])
+def test_a_tar_gz_that_is_cut_off_or_something_else_is_told(tmp_path, damage):
+    (tmp_path / "genres.tar.gz").write_bytes(damage(tarred(TRACKS)))
+    with pytest.raises(ValueError, match="genres.tar.gz .* are no whole tar.gz archive"):
+        fetch.unpack([tmp_path / "genres.tar.gz"], tmp_path / "root")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/other.tgz", "example.org/genres.tar.gz", "http://example.org/x?file=genres"]
+)
+def test_another_address_must_be_a_folder_or_a_file_of_the_dataset(url):
+    with pytest.raises(ValueError, match="is no address of gtzan.*genres.tar.gz.*by hand"):
+        fetch.at("gtzan", url)
+    with pytest.raises(ValueError, match="'covers' cannot be fetched"):
+        fetch.at("covers", "http://example.org/")

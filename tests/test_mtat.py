@@ -205,6 +205,14 @@ def test_work_is_the_original_url_and_falls_back_on_the_tracks_name(tmp_path):
     assert splits.valid[0].work == "track:artist 3/album/title 3"
 
 
+def test_tracks_of_the_real_set_know_their_artist_and_a_twins_have_none(tmp_path):
+    clips = [("1", "0/a.mp3", {"harp"}), ("2", "d/b.mp3", {"piano"})]
+    with pytest.warns(UserWarning, match="not the released file"):
+        splits = mtat.read(make(tmp_path / "real", list(mtat.TOP_50), clips, artists={"1": "Bach Soloists"}))
+    assert [track.artist for track in splits.tracks] == ["Bach Soloists", "artist 2"]
+    assert {track.artist for track in mtat.read(make(tmp_path / "twin", TAGS, CLIPS, twin=TWIN)).tracks} == {""}
+
+
 def test_artists_that_cross_the_splits_are_counted(tmp_path):
     artists = {"1": "x", "2": "y", "3": "z", "4": "x", "5": "x", "6": "w"}
     root = make(tmp_path, TAGS, CLIPS, twin=TWIN, artists=artists)

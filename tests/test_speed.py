@@ -103,3 +103,31 @@ def test_embedding_counts_the_seconds_heard(monkeypatch):
     clock = iter([0.0, 2.0])
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
     assert speed.embedding_rate(made, [torch.randn(96_000)] * 2, level=1) == pytest.approx(2 * 6.0 / 2.0)
+
+
+def test_supervised_rates_leave_the_network_as_it_was():
+    class Tiny(torch.nn.Module):
+        n_samples = 64
+
+        def __init__(self):
+            super().__init__()
+            self.settings = {"n_classes": 3}
+            self.layer = torch.nn.Linear(64, 3)
+
+        def forward(self, wave):
+            return self.layer(wave)
+
+    network = Tiny()
+    before = network.layer.weight.detach().clone()
+    rates = speed.supervised_rates(network, batch_size=4, n_rounds=1)
+    assert rates["macs"] == 64 * 3
+    assert torch.equal(network.layer.weight, before) and network.layer.weight.grad is None
+    assert rates["training_share"] * rates["inference_songs_per_s"] == pytest.approx(
+        3 * rates["inference_share"] * rates["training_songs_per_s"], rel=1e-6
+    )  # with one round both shares are operations over the same convolution
+
+
+def test_the_yardstick_counts_its_operations():
+    convolve, operations = speed.convolution(torch.float32, n_channels=2, n_clips=3, size=(4, 5))
+    assert convolve().shape == (3, 2, 4, 5)
+    assert operations == 2 * (3 * 2 * 4 * 5) * (2 * 3 * 3)  # two for every product: outputs x products of each

@@ -5,11 +5,14 @@ Exit status: 0 done; 1 done, but some files could not be decoded (only with --st
 """
 
 import argparse
+import importlib
 import sys
 import warnings
 from pathlib import Path
 
 from pawlib import paths
+
+DATASETS = ("mtat", "gtzan")  # those of corpora, which imports too much to explain a command
 
 
 def main(argv=None):
@@ -81,8 +84,9 @@ def _add_fetch(commands):
         "Download a real dataset: resumed where it broke off, checked, unpacked.",
         "pawlib fetch mtat        (about 6 GB into data/raw/mtat)",
     )
-    command.add_argument("dataset", help="mtat")
+    command.add_argument("dataset", help="mtat or gtzan")
     command.add_argument("--root", type=Path, help="where to (default: data/raw/DATASET)")
+    command.add_argument("--url", help="another address of the dataset's folder or file; checksums stay the same")
 
 
 def _fetch(arguments):
@@ -90,9 +94,10 @@ def _fetch(arguments):
 
     root = arguments.root or paths.raw(arguments.dataset)
     remote = fetch.DATASETS.get(arguments.dataset)
+    elsewhere = {"remote": fetch.at(arguments.dataset, arguments.url)} if arguments.url else {}
     if remote:
         print(f"{arguments.dataset}: licence {remote.licence}, about {remote.n_bytes / 1e9:.1f} GB, into {root}")
-    fetch.fetch(arguments.dataset, root)
+    fetch.fetch(arguments.dataset, root, **elsewhere)
     print(f"complete: {root}")
     parts = [name for name in remote.archive if (root / name).is_file()]
     if parts:
@@ -110,9 +115,9 @@ def _add_twins(commands):
         "twins",
         _twins,
         "Make a dataset's stand-in from real scores: same layout, other audio, nothing downloaded.",
-        "pawlib twins --size small",
+        "pawlib twins gtzan --size small",
     )
-    command.add_argument("--dataset", choices=("mtat",), default="mtat")
+    command.add_argument("dataset", nargs="?", choices=DATASETS, default="mtat", help="(default: mtat)")
     command.add_argument(
         "--size", choices=("toy", "small"), default="small", help="a few dozen tracks, or the benchmark"
     )
@@ -120,12 +125,10 @@ def _add_twins(commands):
 
 
 def _twins(arguments):
-    import importlib
-
     maker = importlib.import_module(f"pawlib.bench.twins.{arguments.dataset}")
     root = paths.twins(arguments.dataset, arguments.size)
     maker.make(root, size=arguments.size, seed=arguments.seed)
-    print(f"complete: {root}")
+    print(f"complete: {root} (licence: see twin.json there)")
     print(f"next: pawlib prepare {arguments.dataset} --corpus twin --scale {arguments.size}")
     return 0
 
@@ -141,7 +144,7 @@ def _add_prepare(commands):
         "Decode a dataset once, in parallel, into a memory-mapped store.",
         "pawlib prepare mtat --corpus twin --scale small\n         pawlib prepare folder ~/Music --name my_music",
     )
-    command.add_argument("dataset", choices=("mtat", "folder"))
+    command.add_argument("dataset", choices=(*DATASETS, "folder"))
     command.add_argument("path", nargs="?", type=Path, help="only for `folder`: your folder of wav, flac, ogg, mp3")
     _add_corpus(command)
     command.add_argument("--name", help="only for `folder`: the store's name (default: the folder's)")
@@ -168,7 +171,7 @@ def _prepare(arguments):
 
 def _tracks(arguments):
     """(tracks, what was left out, name of the store) of the dataset asked for."""
-    from pawlib.bench.datasets import folder, mtat
+    from pawlib.bench.datasets import folder
 
     if arguments.dataset == "folder":
         if arguments.path is None:
@@ -183,7 +186,7 @@ def _tracks(arguments):
     if arguments.path is not None or arguments.name is not None:
         raise ValueError(f"a path and --name belong to `pawlib prepare folder`, not to {arguments.dataset}")
     root, name = paths.corpus(arguments.dataset, arguments.corpus, arguments.scale)
-    splits = mtat.read(root)
+    splits = importlib.import_module(f"pawlib.bench.datasets.{arguments.dataset}").read(root)
     return splits.tracks, splits.missing, name
 
 

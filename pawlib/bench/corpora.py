@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pawlib import paths
 from pawlib.bench import datasets, store
 
-DATASETS = ("mtat",)
+DATASETS = ("mtat", "gtzan")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Corpus:
     Attributes
     ----------
     name : str
-        What rows are headed with: "mtat" for the real audio only, "mtat-twin" or "mtat-twin-toy" for stand-ins.
+        What rows are headed with: "gtzan" for the real audio only, "gtzan-twin" or "gtzan-twin-toy" for stand-ins.
     splits : datasets.Splits
         Tracks that could be decoded, by split.
     store : store.Store
@@ -39,18 +39,18 @@ class Corpus:
     left_out: list
 
 
-def open_corpus(dataset="mtat", corpus="twin", scale="toy", split="all", n_workers=None):
+def open_corpus(dataset="mtat", corpus="twin", scale="toy", split=None, n_workers=None):
     """Read a dataset and open its decoded store, making the twin and preparing the store where they are missing.
 
     Parameters
     ----------
     dataset : str
-        "mtat".
+        One of DATASETS.
     corpus : "twin" | "real"
     scale : "toy" | "small" | "paper"
         The toy twin has a few dozen tracks; the real set is whole at every scale.
-    split : str
-        As the dataset's reader has it.
+    split : str, optional
+        As the dataset's reader has it; its default if not given.
 
     Returns
     -------
@@ -67,7 +67,8 @@ def open_corpus(dataset="mtat", corpus="twin", scale="toy", split="all", n_worke
     if corpus == "twin":
         twin = importlib.import_module(f"pawlib.bench.twins.{dataset}")
         twin.make(root, size="toy" if scale == "toy" else "small", n_workers=n_workers)
-    splits = importlib.import_module(f"pawlib.bench.datasets.{dataset}").read(root, split=split)
+    reader = importlib.import_module(f"pawlib.bench.datasets.{dataset}")
+    splits = reader.read(root) if split is None else reader.read(root, split=split)
     opened = store.prepare(splits.tracks, paths.store(name), n_workers=n_workers)
     heard = {part: [t for t in getattr(splits, part) if t.id in opened] for part in ("train", "valid", "test")}
     return Corpus(name, replace(splits, **heard), opened, [*splits.missing, *opened.failed])

@@ -1,4 +1,4 @@
-"""Downloading a dataset: resumed where it broke off, checked by SHA-256, unpacked member by member.
+"""Downloading a dataset: resumed where it broke off, checked by SHA-256, unpacked (zip, tar.gz) member by member.
 
 pooch decides what is missing and compares the checksums; its downloader is replaced by one that resumes a `.part` file
 with an HTTP Range request, because the three parts of MagnaTagATune are a gigabyte each on a slow server.
@@ -8,12 +8,16 @@ Run again after any stop: whole files are kept, a part file is continued, unpack
 
 import contextlib
 import errno
+import gzip
 import io
 import os
 import shutil
+import tarfile
 import time
 import zipfile
-from dataclasses import dataclass
+import zlib
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pawlib.bench.files import locked, read_json, write_json
@@ -37,7 +41,8 @@ class Remote:
     files : dict of str to str
         File name to SHA-256 (hexadecimal).
     archive : tuple of str
-        Those files that, joined in this order, are one zip archive to unpack beside them; may be empty.
+        Those files that, joined in this order, are one archive to unpack beside them, zip or, if they are called so,
+        tar.gz; may be empty.
     n_bytes : int
         What the files and the unpacked archive take together, about.
     licence, page : str
@@ -69,6 +74,17 @@ DATASETS = {
         licence="CC BY-NC-SA 3.0",
         page="https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset",
     ),
+    "gtzan": Remote(
+        bases=(  # a mirror, then the makers' own host, dead since 2022
+            "https://huggingface.co/datasets/marsyas/gtzan/resolve/main/data/",
+            "http://opihi.cs.uvic.ca/sound/",
+        ),
+        files={"genres.tar.gz": "24347e0223d2ba798e0a558c4c172d9d4a19c00bb7963fe055d183dadb4ef2c6"},
+        archive=("genres.tar.gz",),
+        n_bytes=2_600_000_000,
+        licence="none stated",
+        page="http://marsyas.info/downloads/datasets.html",
+    ),
 }
 
 
@@ -98,11 +114,7 @@ def fetch(dataset, root, remote=None):
     OSError
         If the disk is full.
     """
-    remote = remote or DATASETS.get(dataset)
-    if remote is None:
-        raise ValueError(
-            f"dataset {dataset!r} cannot be fetched, expected one of {tuple(DATASETS)} (see data/README.md)"
-        )
+    remote = remote or _known(dataset)
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     with locked(root, f"fetching {dataset}"):
@@ -117,11 +129,41 @@ def fetch(dataset, root, remote=None):
     return root
 
 
-def unpack(parts, root):
-    """Unpack a zip archive that lies in several parts, as a stream: no joined copy is written.
+def at(dataset, url):
+    """A dataset's files at another address.
 
-    A member that is there in its full size is skipped; each is written beside its place and moved into it, its CRC-32
-    checked on the way.
+    Parameters
+    ----------
+    dataset : str
+        One of DATASETS.
+    url : str
+        Of the folder that holds its files, ending with a slash, or of one of them.
+
+    Returns
+    -------
+    Remote
+        The same files with the same checksums, to be fetched from there alone.
+
+    Raises
+    ------
+    ValueError
+        If the dataset is unknown, or the address ends otherwise.
+    """
+    remote = _known(dataset)
+    base, _, name = url.rpartition("/")
+    if "://" not in url or name not in ("", *remote.files):
+        raise ValueError(
+            f"{url!r} is no address of {dataset}: expected one that ends with a slash, or with one of its files "
+            f"({', '.join(remote.files)}). A file that you downloaded yourself is placed in the folder by hand"
+        )
+    return replace(remote, bases=(f"{base}/",))
+
+
+def unpack(parts, root):
+    """Unpack an archive that lies in several parts, as a stream: no joined copy is written.
+
+    A member that is there in its full size is skipped; each is written beside its place and moved into it. A zip's
+    CRC-32 are checked on the way. In a tar.gz, `._*` files of another system are left out.
 
     Parameters
     ----------
@@ -137,28 +179,29 @@ def unpack(parts, root):
     Raises
     ------
     ValueError
-        If the parts are no zip archive, a member is damaged, or one would land outside `root`.
+        If the parts are no such archive, a member is damaged, or one would land outside `root`.
     """
-    root = Path(root)
-    names = ", ".join(Path(part).name for part in parts)
+    root, parts = Path(root), [Path(part) for part in parts]
+    names = ", ".join(part.name for part in parts)
+    is_tar = parts[0].name.endswith(".tar.gz")
     try:
-        with io.BufferedReader(_Joined(parts), _MIB) as joined, zipfile.ZipFile(joined) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            for member in members:
-                _check_member(member, names)
-            for member in progress(members, what="unpacking", unit="files"):
-                _extract(archive, member, root)
-    except (zipfile.BadZipFile, EOFError) as error:
+        with io.BufferedReader(_Joined(parts), _MIB) as joined:
+            members = (_unpack_tar if is_tar else _unpack_zip)(joined, root, names)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise ValueError(
-            f"{names} in {root}, joined in this order, are no whole zip archive ({error}): is a part missing or "
-            "of another "
-            "release? Delete the parts and fetch again"
+            f"{names} in {root}, joined in this order, are no whole {'tar.gz' if is_tar else 'zip'} archive ({error}): "
+            "is a part missing or of another release? Delete the parts and fetch again"
         ) from error
-    counts = {}
-    for member in members:
-        top = member.filename.split("/")[0]
-        counts[top] = counts.get(top, 0) + 1
-    return counts
+    return dict(Counter(name.split("/")[0] for name in members))
+
+
+def _known(dataset):
+    """Where a dataset lies."""
+    if dataset not in DATASETS:
+        raise ValueError(
+            f"dataset {dataset!r} cannot be fetched, expected one of {tuple(DATASETS)} (see data/README.md)"
+        )
+    return DATASETS[dataset]
 
 
 class ResumingDownloader:
@@ -372,24 +415,49 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def _check_member(member, names):
+def _unpack_zip(joined, root, names):
+    """Names of the files of a zip archive, unpacked; all are checked before the first is written."""
+    with zipfile.ZipFile(joined) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        for member in members:
+            _check_member(member.filename, (member.external_attr >> 16) & 0o170000 == 0o120000, names)
+        for member in progress(members, what="unpacking", unit="files"):
+            _extract(lambda member=member: archive.open(member), member.filename, member.file_size, root)
+    return [member.filename for member in members]
+
+
+def _unpack_tar(joined, root, names):
+    """Names of the files of a tar.gz archive, unpacked in one pass; each is checked before it is written."""
+    done = []
+    with tarfile.open(fileobj=joined, mode="r:gz") as archive:
+        for member in progress(archive, what="unpacking", unit="files"):
+            name = PurePosixPath(member.name).as_posix()  # without a leading dot
+            if member.isdir() or PurePosixPath(name).name.startswith("._"):
+                continue
+            _check_member(name, not member.isreg(), names)
+            _extract(lambda member=member: archive.extractfile(member), name, member.size, root)
+            done.append(name)
+    return done
+
+
+def _check_member(name, is_link, names):
     """Refuse a member that would land outside the folder, or that is a link."""
-    path = PurePosixPath(member.filename)
-    outside = path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]
-    is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]
     if outside or is_link:
         what = "is a link" if is_link else "lies outside the folder"
-        raise ValueError(f"{names}: member {member.filename!r} {what}. This is no archive of the dataset: delete it")
+        raise ValueError(f"{names}: member {name!r} {what}. This is no archive of the dataset: delete it")
 
 
-def _extract(archive, member, root):
-    target = root / member.filename
-    if target.is_file() and target.stat().st_size == member.file_size:
+def _extract(opened, name, n_bytes, root):
+    """Write one member; `opened()` gives its content."""
+    target = root / name
+    if target.is_file() and target.stat().st_size == n_bytes:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")
     try:
-        with archive.open(member) as source, open(temporary, "wb") as file:
+        with opened() as source, open(temporary, "wb") as file:
             shutil.copyfileobj(source, file, _MIB)
         os.replace(temporary, target)
     finally:

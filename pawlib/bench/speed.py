@@ -21,7 +21,7 @@ import torch
 import torchaudio
 
 from pawlib import augment, encoders
-from pawlib.bench import costs, engine, loop
+from pawlib.bench import costs, engine, loop, protocols
 
 FORWARD_AND_BACKWARD = 3  # a training step's products: forward, gradient of the input, gradient of the weights
 
@@ -141,6 +141,64 @@ def matrix_product(dtype, n=2048):
     return lambda: a @ b, 2 * n**3
 
 
+def convolution(dtype, n_channels=128, n_clips=16, size=(32, 87)):
+    """A function that convolves maps 3 x 3, 128 channels to 128, and its operations: what a convolution can reach."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n_clips, n_channels, *size, generator=generator).to(dtype, memory_format=torch.channels_last)
+    w = torch.randn(n_channels, n_channels, 3, 3, generator=generator)
+    w = w.to(dtype, memory_format=torch.channels_last)
+    operations = 2 * n_clips * n_channels * n_channels * 9 * size[0] * size[1]
+    return lambda: torch.nn.functional.conv2d(x, w, padding=1), operations
+
+
+def supervised_rates(model, batch_size, n_rounds, single_label=False):
+    """Songs a second of a supervised network, training and answering, and its share of what a convolution reaches.
+
+    Parameters
+    ----------
+    model : Module
+        As bench.supervised takes it. A copy is trained: one step is front-end, network, loss, backward pass, Adam.
+    batch_size, n_rounds : int
+    single_label : bool
+        Of the loss.
+
+    Returns
+    -------
+    dict
+        `macs` of one input; `training_songs_per_s`, `inference_songs_per_s`, and for both `..._share` of the rate of
+        `convolution`, in operations by the rule of costs.py (training counted as three passes).
+    """
+    bf16 = loop.has_bf16()
+    conv, operations = convolution(torch.bfloat16 if bf16 else torch.float32)
+    macs = costs.count(model, torch.zeros(1, model.n_samples)).macs
+    model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    wave = torch.randn(batch_size, model.n_samples, generator=generator) / 4
+    target = torch.eye(model.settings["n_classes"])[torch.arange(batch_size) % model.settings["n_classes"]]
+
+    def train():
+        model.train()
+        with fast_products():
+            logits = model(wave)
+        optimizer.zero_grad(set_to_none=True)
+        protocols.loss_of(logits.float(), target, single_label).backward()
+        optimizer.step()
+
+    def answer():
+        model.eval()
+        with torch.inference_mode(), fast_products():
+            model(wave)
+
+    times = take_turns({"train": train, "answer": answer, "convolution": conv}, n_rounds)
+    found = {"macs": macs}
+    for name, what, n_passes in (("train", "training", FORWARD_AND_BACKWARD), ("answer", "inference", 1)):
+        found[f"{what}_songs_per_s"] = batch_size / statistics.median(times[name]["wall_s"])
+        convolutions = ratio(times, name, "convolution")
+        found[f"{what}_share"] = 2 * n_passes * macs * batch_size / operations / convolutions
+    return found
+
+
 def operations_of_step(model, n_songs):
     """Operations of one training step's encoder: multiply-accumulates of all clips and the view, times 2, times 3."""
     n_clips = sum(model.n_parts**n for n in range(model.n_levels)) + 1
@@ -183,8 +241,7 @@ def _one_step_by_stages(model, optimizer, store, ids, seed):
     keys = [augment.sample_key(seed, 0, i) for i in range(len(ids))]
     with stage("crop"):
         cut = [
-            loop.crop(store, track, model.sample_rate, model.n_whole, key)
-            for track, key in zip(ids, keys, strict=True)
+            loop.crop(store, track, model.sample_rate, model.n_whole, key) for track, key in zip(ids, keys, strict=True)
         ]
         wave = torch.stack([torch.from_numpy(one) for one in cut])
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Readers: a folder as its makers ship it in, tracks with targets and a split out.
 
     mtat      MagnaTagATune, real or its twin: 50 tags
+    gtzan     GTZAN, real or its twin: one of 10 genres
     folder    anybody's own audio, no targets
 
 Every reader gives `Splits` of `Track`; nothing is decoded here, so that 25,863 clips are read in about a second.

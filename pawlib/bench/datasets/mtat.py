@@ -59,7 +59,8 @@ def read(root, split="all", missing="report"):
     -------
     Splits
         `Track.work` is clip_info's original_url: the recording a clip was cut from (real), or "work:<registry id>",
-        the score it was made from (twin).
+        the score it was made from (twin). `Track.artist` is clip_info's artist; a twin has none (its clip_info names
+        the score's collection there), so "".
 
     Raises
     ------
@@ -84,7 +85,7 @@ def read(root, split="all", missing="report"):
     ids, paths, columns, tags = _annotations(root / "annotations_final.csv")
     twin = read_json(root / "twin.json") if is_twin(root) else None
     labels = _labels(columns, tags, real=twin is None, path=root / "annotations_final.csv")
-    works = _works(root / "clip_info_final.csv", ids)
+    works, artists_of = _works_and_artists(root / "clip_info_final.csv", ids)
     target = tags[:, [columns.index(label) for label in labels]].astype(np.float32)  # (n_clips, n_labels)
     left_out = _bad_clips(root, ids, paths) if twin is None else {}
     if missing != "keep":
@@ -92,7 +93,8 @@ def read(root, split="all", missing="report"):
     parts = {"train": [], "valid": [], "test": []}
     for row, (clip_id, path) in enumerate(zip(ids, paths, strict=True)):
         if clip_id not in left_out and (split == "all" or target[row].any()):
-            parts[SPLIT_OF[path[0]]].append(Track(clip_id, root / path, target[row], works[clip_id]))
+            artist = artists_of[clip_id] if twin is None else ""
+            parts[SPLIT_OF[path[0]]].append(Track(clip_id, root / path, target[row], works[clip_id], artist))
     return Splits(
         **parts,
         labels=labels,
@@ -272,8 +274,8 @@ def _clip_info(path, needed):
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def _works(path, ids):
-    """Clip id -> work; where original_url is empty the track is named by artist, album and title."""
+def _works_and_artists(path, ids):
+    """Clip id -> work, and clip id -> artist; a work without original_url is named by artist, album and title."""
     rows = {row["clip_id"]: row for row in _clip_info(path, needed=("clip_id", "original_url"))}
     absent = [clip_id for clip_id in ids if clip_id not in rows]
     if absent:
@@ -281,7 +283,8 @@ def _works(path, ids):
             f"{path}: no row for {len(absent)} of {len(ids)} annotated clips, the first is {absent[0]}. "
             "Are the two csv files of one dataset?"
         )
-    return {clip_id: _work(rows[clip_id]) for clip_id in ids}
+    works = {clip_id: _work(rows[clip_id]) for clip_id in ids}
+    return works, {clip_id: rows[clip_id].get("artist", "") for clip_id in ids}
 
 
 def _work(row):

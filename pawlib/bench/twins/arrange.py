@@ -162,7 +162,7 @@ def perform(timed, recipe, parts):
         for start_s, end_s, pitch in line:
             if not _sounds(start_s, voice, len(timed), recipe, parts):
                 continue
-            pitch = _in_range(pitch + _shift(start_s, recipe))
+            pitch = in_range(pitch + _shift(start_s, recipe))
             program = _program(start_s, recipe)
             velocity = VELOCITY["melody" if voice == 0 else "other"]
             if voice > 0 and "solo" in parts and start_s < parts["solo"]["start_s"]:
@@ -176,7 +176,7 @@ def perform(timed, recipe, parts):
             else:
                 played.append((program, start_s, end_s, pitch, velocity))
             if voice == 0 and _in(parts, "octave doubling", start_s):
-                played.append((program, start_s, end_s, _in_range(pitch + 12), VELOCITY["octave"]))
+                played.append((program, start_s, end_s, in_range(pitch + 12), VELOCITY["octave"]))
     return played
 
 
@@ -214,6 +214,16 @@ def level(recipe, parts):
         away_s = np.maximum(parts["silence"]["start_s"] - at_s, at_s - parts["silence"]["end_s"])
         factor *= np.clip(away_s / FADE_S, 0.0, 1.0)
     return factor
+
+
+def in_range(pitch):
+    """The pitch, moved by octaves into PITCHES."""
+    pitch = int(pitch)
+    while pitch < PITCHES[0]:
+        pitch += 12
+    while pitch > PITCHES[1]:
+        pitch -= 12
+    return pitch
 
 
 def _cut(line, begin_q, length_q, to_q):
@@ -276,16 +286,6 @@ def _program(start_s, recipe):
     if recipe["instruments"] == "in turn":
         return (first, second)[int(8 * start_s / DURATION_S) % 2]
     return first if start_s < DURATION_S / 2 else second
-
-
-def _in_range(pitch):
-    """The pitch, moved by octaves into PITCHES."""
-    pitch = int(pitch)
-    while pitch < PITCHES[0]:
-        pitch += 12
-    while pitch > PITCHES[1]:
-        pitch -= 12
-    return pitch
 
 
 def _in(parts, tag, at_s):

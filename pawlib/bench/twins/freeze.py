@@ -1,9 +1,11 @@
 """Score a twin with cheap baselines only: the evidence on which its generator is frozen.
 
-    python -m pawlib.bench.twins.freeze [ROOT]     write mtat-v1-baselines.json beside this module
+    python -m pawlib.bench.twins.freeze [ROOT]                      write mtat-v1-baselines.json beside this module
+    python -m pawlib.bench.twins.freeze --dataset gtzan [ROOT]      write gtzan-v1-baselines.json
 
 Rule: before any pretraining is looked at, log-mel statistics, MFCC statistics and random encoders must be above chance
-and clearly below ceiling on musical, part and order tags. After that the generator changes with its version only.
+and clearly below ceiling: on musical, part and order tags (MTAT), in the share of tracks whose class is right (GTZAN).
+After that the generator changes with its version only.
 
 For order tags a second score tells presence from order: `direction` is the ROC-AUC of a tag among the clips that have
 either scheme of its pair (crescendo among crescendo and diminuendo), where only the order differs. What hears no order
@@ -22,13 +24,17 @@ import soundfile
 import torch
 
 from pawlib import paths
-from pawlib.bench import baselines
+from pawlib.bench import audio, baselines, metrics, protocols
+from pawlib.bench.datasets import gtzan as gtzan_reader
+from pawlib.bench.datasets import targets
 from pawlib.bench.files import read_json, write_json
 from pawlib.bench.progress import progress
-from pawlib.bench.twins import mtat
+from pawlib.bench.twins import gtzan, mtat
 
 FILE = Path(__file__).with_name(f"mtat-v{mtat.VERSION}-baselines.json")
+GTZAN_FILE = Path(__file__).with_name(f"gtzan-v{gtzan.VERSION}-baselines.json")
 SEEDS = range(5)
+HEARD_HZ = 16_000
 
 
 def read(root):
@@ -98,6 +104,86 @@ def write(root, random=True, path=FILE):
     return found
 
 
+def genres_table(root, random=True):
+    """All baselines on the GTZAN twin, heard at 16 kHz: dict baseline -> {n_seeds, accuracy, spread, per_class}.
+
+    The classifier is `protocols.logistic`, its answer the label with the highest score; with a random encoder there is
+    one result per seed.
+    """
+    splits = gtzan_reader.read(root)
+    tracks = progress(splits.tracks, what="reading", unit="tracks")
+    waves = [audio.resample(soundfile.read(t.path, dtype="float32")[0], gtzan.SAMPLE_RATE, HEARD_HZ) for t in tracks]
+    features = {
+        "log-mel statistics": [_all(baselines.log_mel_statistics, waves)],
+        "MFCC statistics": [_all(baselines.mfcc_statistics, waves)],
+    }
+    if random:
+        seeds = progress(SEEDS, what="random FCN-4, whole", unit="seeds")
+        features["random FCN-4, whole"] = [baselines.random_fcn_4(waves, seed, "whole") for seed in seeds]
+    found = {}
+    for name, runs in features.items():
+        scored = [accuracies(x, splits, seed) for seed, x in enumerate(runs)]
+        found[name] = {
+            "n_seeds": len(runs),
+            "accuracy": round(float(np.mean([overall for overall, _ in scored])), 4),
+            "spread": round(float(np.std([overall for overall, _ in scored])), 4),
+            "per_class": {
+                label: round(float(np.mean([per_class[label] for _, per_class in scored])), 4)
+                for label in splits.labels
+            },
+        }
+    return found
+
+
+def accuracies(x, splits, seed=0):
+    """Accuracy over all test tracks, and by class, of a linear classifier on one row of features per track.
+
+    Parameters
+    ----------
+    x : np.ndarray, float [shape=(n_tracks, n_features)]
+        In the order of `splits.tracks`.
+    splits : datasets.Splits
+        With single_label.
+    seed : int
+
+    Returns
+    -------
+    float
+    dict label -> float
+    """
+    parts, first = {}, 0
+    for name in ("train", "valid", "test"):
+        listed = getattr(splits, name)
+        rows = torch.as_tensor(x[first : first + len(listed)])
+        parts[name] = protocols.ClipFeatures(rows, torch.arange(len(listed)), torch.as_tensor(targets(listed)))
+        first += len(listed)
+    probe = protocols.logistic(**parts, n_labels=len(splits.labels), seed=seed)
+    truth = probe.targets.argmax(axis=1)
+    by_class = {
+        label: metrics.accuracy(probe.scores[truth == k], truth[truth == k]) for k, label in enumerate(splits.labels)
+    }
+    return metrics.accuracy(probe.scores, truth), by_class
+
+
+def write_genres(root, random=True, path=GTZAN_FILE):
+    """Score the GTZAN twin in `root` and write the table."""
+    twin = read_json(Path(root) / "twin.json")
+    found = genres_table(root, random)
+    about = {key: twin[key] for key in ("name", "version", "seed", "size", "n_tracks", "n_per_split", "n_per_class")}
+    chance = max(counts["test"] for counts in twin["n_per_class"].values()) / twin["n_per_split"]["test"]
+    write_json(
+        path,
+        {
+            **about,
+            "metric": "accuracy",
+            "most_frequent_class": round(chance, 4),
+            "date": datetime.date.today().isoformat(),
+            "baselines": found,
+        },
+    )
+    return found
+
+
 def _all(statistics, waves):
     """Features of every wave [shape=(n, n_features)]; on one thread, more only wait for each other."""
     n_threads = torch.get_num_threads()
@@ -134,10 +220,16 @@ def _roc_auc(truth, scores):
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("root", nargs="?", default=paths.twins("mtat"), type=Path)
+    parser.add_argument("root", nargs="?", type=Path, help="the twin's folder (default: data/twins/DATASET)")
+    parser.add_argument("--dataset", choices=("mtat", "gtzan"), default="mtat")
     parser.add_argument("--statistics-only", action="store_true", help="leave out the random encoders (minutes)")
     arguments = parser.parse_args()
-    for name, found in write(arguments.root, not arguments.statistics_only).items():
+    root, random = arguments.root or paths.twins(arguments.dataset), not arguments.statistics_only
+    if arguments.dataset == "gtzan":
+        for name, found in write_genres(root, random).items():
+            print(name, (found["accuracy"], found["spread"]), found["per_class"])
+        return
+    for name, found in write(root, random).items():
         print(name, {group: (entry["roc_auc"], entry["spread"]) for group, entry in found["groups"].items()})
 
 

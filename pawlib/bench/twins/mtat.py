@@ -16,22 +16,16 @@ Told in: notebooks/01_data.ipynb
 """
 
 import collections
-import concurrent.futures
 import csv
 import functools
-import os
-import threading
-import time
 import zlib
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
 from pawlib import paths
-from pawlib.bench.files import atomic, locked, read_json, write_json
-from pawlib.bench.progress import progress
-from pawlib.bench.twins import arrange, registry, render, scores
+from pawlib.bench.files import atomic, locked, write_json
+from pawlib.bench.twins import arrange, making, registry, render, scores
 
 VERSION = 1
 SIZES = {"small": 1600, "toy": 64}
@@ -155,11 +149,12 @@ def make(root=None, size="small", seed=0, n_workers=None):
     identity = {"name": "mtat-twin", "version": VERSION, "seed": seed, "size": size, "n_tracks": len(recipes)}
     root.mkdir(parents=True, exist_ok=True)
     with locked(root, "making this twin"):
-        if _complete(root, identity):
+        if making.complete(root, identity):
             return root
         write_json(root / "making.json", identity)
         missing = [recipe for recipe in recipes if not _finished(root, recipe)]
-        _render_all(root, sorted(missing, key=lambda recipe: (recipe["path"], recipe["clip_id"])), n_workers)
+        missing.sort(key=lambda recipe: (recipe["path"], recipe["clip_id"]))
+        making.render_all(functools.partial(_render_one, root), missing, n_workers, "rendering the MTAT twin")
         _write_tables(root, recipes)
         groups = {group: list(tags) for group, tags in GROUPS.items()}
         pairs = {layer: _tag_pairs(schemes) for layer, schemes in PAIRS.items()}
@@ -212,10 +207,10 @@ def _recipe(work, seed):
     """Everything that is drawn for one track."""
     rng = _generator(seed, work.work, "recipe")
     n_voices, texture = _voices(work, rng)
-    form = _draw(rng, {"straight": 0.4, "aba": 0.15, "aab": 0.15, "abab": 0.15, "aabb": 0.15})
-    entries = _draw(rng, {"all": 0.3, "entering": 0.35, "leaving": 0.35})
-    pitch = _draw(rng, {"steady": 0.3, "rising": 0.175, "falling": 0.175, "up": 0.175, "down": 0.175})
-    instruments = _draw(rng, {"one": 0.4, "struck first": 0.2, "blown first": 0.2, "in turn": 0.2})
+    form = making.draw(rng, {"straight": 0.4, "aba": 0.15, "aab": 0.15, "abab": 0.15, "aabb": 0.15})
+    entries = making.draw(rng, {"all": 0.3, "entering": 0.35, "leaving": 0.35})
+    pitch = making.draw(rng, {"steady": 0.3, "rising": 0.175, "falling": 0.175, "up": 0.175, "down": 0.175})
+    instruments = making.draw(rng, {"one": 0.4, "struck first": 0.2, "blown first": 0.2, "in turn": 0.2})
     families = _families(instruments, rng)
     tonic = int(rng.integers(12))
     shift = tonic - work.tonic if work.tonic is not None else tonic
@@ -235,8 +230,8 @@ def _recipe(work, seed):
         "entries": entries if n_voices > 2 else "all",
         "pitch": pitch,
         "modulation": int(rng.integers(3, 6)),
-        "pace": _draw(rng, {"steady": 0.5, "accelerando": 0.25, "ritardando": 0.25}),
-        "loudness": _draw(rng, {"level": 0.5, "crescendo": 0.25, "diminuendo": 0.25}),
+        "pace": making.draw(rng, {"steady": 0.5, "accelerando": 0.25, "ritardando": 0.25}),
+        "loudness": making.draw(rng, {"level": 0.5, "crescendo": 0.25, "diminuendo": 0.25}),
         "instruments": instruments,
         "families": families,
         "programs": [int(rng.choice(FAMILIES[family][work.split == "test"])) for family in families],
@@ -254,8 +249,8 @@ def _recipe(work, seed):
 
 def _voices(work, rng):
     """Number of voices and where they come from: the score, parallel thirds and octaves, or a canon."""
-    n_voices = _draw(rng, {1: 0.25, 2: 0.25, 3: 0.2, 4: 0.3})
-    texture = _draw(rng, {"parallel": 0.5, "canon": 0.5})
+    n_voices = making.draw(rng, {1: 0.25, 2: 0.25, 3: 0.2, 4: 0.3})
+    texture = making.draw(rng, {"parallel": 0.5, "canon": 0.5})
     if n_voices == 1:
         return 1, "score"
     if work.n_voices > 1 and (texture == "parallel" or work.collection != "bach"):
@@ -354,14 +349,9 @@ def _covering(recipes, n):
     return chosen
 
 
-def _draw(rng, shares):
-    """One of the keys, with these probabilities."""
-    return list(shares)[int(rng.choice(len(shares), p=np.array(list(shares.values())) / sum(shares.values())))]
-
-
 def _generator(seed, name, purpose):
     """A random generator that depends on these three and nothing else."""
-    return np.random.default_rng([VERSION, seed, zlib.crc32(name.encode()), zlib.crc32(purpose.encode())])
+    return making.generator(VERSION, seed, name, purpose)
 
 
 def _folder(work):
@@ -370,49 +360,10 @@ def _folder(work):
     return digits[zlib.crc32(work.work.encode()) % len(digits)]
 
 
-def _complete(root, identity):
-    """Whether the twin is there. A folder of another twin is an error."""
-    for name in ("twin.json", "making.json"):
-        if (root / name).is_file():
-            found = read_json(root / name)
-            other = [f"{key} {found.get(key)!r}" for key in identity if found.get(key) != identity[key]]
-            if other:
-                raise ValueError(
-                    f"{root} holds another twin ({', '.join(other)}), asked for {identity}: "
-                    "delete it or choose another folder"
-                )
-    return (root / "twin.json").is_file()
-
-
 def _finished(root, recipe):
     """Whether a track is there: its JSON is written after its audio."""
     path = root / recipe["file"]
     return path.is_file() and path.with_suffix(".json").is_file()
-
-
-def _render_all(root, recipes, n_workers):
-    """Render tracks in parallel; a worker takes neighbours of one book."""
-    n_workers = n_workers or len(os.sched_getaffinity(0))
-    one = functools.partial(_render_one, root)
-    if n_workers == 1 or len(recipes) < 4:
-        for recipe in progress(recipes, what="rendering the MTAT twin", unit="tracks"):
-            one(recipe)
-        return
-    with concurrent.futures.ProcessPoolExecutor(n_workers, initializer=_end_with, initargs=(os.getpid(),)) as pool:
-        done = pool.map(one, recipes, chunksize=max(1, min(8, len(recipes) // (4 * n_workers))))
-        for _ in progress(done, len(recipes), "rendering the MTAT twin", "tracks"):
-            pass
-
-
-def _end_with(parent):
-    """Let a worker end when its parent is killed: an orphan would hold the folder's lock for ever."""
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(0.3)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render_one(root, recipe):

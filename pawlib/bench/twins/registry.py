@@ -1,8 +1,9 @@
 """The one registry of works that all twins share: labels, doubles joined by melody, split by work.
 
     python -m pawlib.bench.twins.registry         rebuild works-v1.csv in minutes
+    python -m pawlib.bench.twins.registry essen   rebuild its appendix works-v1-essen.csv in minutes
 
-Only a new version number may change the file.
+Only a new version number may change the files.
 
 Conventions
     A *score* is one row: a file of music21's corpus, or one tune of a book.
@@ -14,11 +15,13 @@ Conventions
 Two melodies are compared as sets of interval 4-grams, which do not change when a tune is transposed: overlap is twice
 the number of 4-grams that both have, divided by the sum of the sizes (Dice). Scores join above 0.4; scores of equal
 title above 0.2. (Divided by the smaller set alone, scale runs would join 2,000 scores into one work.)
-Palestrina (rights reserved) and the Essen songs (non-commercial) are not in it.
+Palestrina (rights reserved) is not in it. Essen songs (for non-commercial use) are in the appendix alone, so that only
+a twin that asks for them has them: a song whose melody is in the registry is that work and in its split.
 
 Told in: notebooks/01_data.ipynb
 """
 
+import argparse
 import collections
 import concurrent.futures
 import csv
@@ -36,6 +39,7 @@ from pawlib.bench.twins import scores
 
 VERSION = 1
 FILE = Path(__file__).with_name(f"works-v{VERSION}.csv")
+ESSEN_FILE = Path(__file__).with_name(f"works-v{VERSION}-essen.csv")
 SPLITS = ("train", "valid", "test")
 SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
 OVERLAP = 0.4
@@ -50,6 +54,8 @@ COLLECTIONS = {
     "trecento": "trecento/*.xml",
     "monteverdi": "monteverdi/*.mxl",
 }
+ESSEN = {"china": "essenFolksong/han1.abc", "luxembourg": "essenFolksong/lux.abc"}  # region: book
+POLYPHONIC = ("monteverdi", "trecento")  # slow to parse, and no folk song is a madrigal
 DANCES = {
     "slip jig": r"slip ?jig|hop jig",
     "jig": r"\bjig\b|double jig|single jig",
@@ -232,6 +238,68 @@ def assemble(found):
     return sorted(made, key=lambda work: work.id)
 
 
+def build_essen(n_workers=None):
+    """Read the Essen songs of ESSEN and place them among the registry's works.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        Processes; all cores if not given.
+
+    Returns
+    -------
+    list of Work
+        Sorted by id, `collection` "essen". Left out are songs that music21 cannot parse, that have fewer than 16 onsets
+        or several voices, or whose melody joins several works of the registry (they may lie in different splits).
+    """
+    jobs = [
+        ("essen", book, number) for book in ESSEN.values() for number in scores.tunes_of(scores.corpus_folder() / book)
+    ]
+    known = [work for work in read() if work.collection not in POLYPHONIC]
+    with concurrent.futures.ProcessPoolExecutor(n_workers) as pool:
+        told = progress(pool.map(_describe, *zip(*jobs, strict=True), chunksize=16), len(jobs), "essen", "songs")
+        songs = [row for row in told if row is not None and row["n_voices"] == 1]
+        told = progress(pool.map(_grams_of, known, chunksize=16), len(known), "melodies of the registry", "scores")
+        melodies = {work.id: found for work, found in zip(known, told, strict=True)}
+    return place(songs, known, melodies)
+
+
+def place(songs, known, melodies):
+    """Works of songs beside those that the registry has: list of Work, sorted by id.
+
+    Parameters
+    ----------
+    songs : list of dict
+        As `_describe` gives them.
+    known : sequence of Work
+    melodies : dict id -> frozenset
+        Interval n-grams of the known scores.
+    """
+    of_known = {work.id: work.work for work in known}
+    titles = {work.id: work.title for work in known} | {row["id"]: row["title"] for row in songs}
+    joined = join(melodies | {row["id"]: row["grams"] for row in songs}, titles)
+    works = collections.defaultdict(set)
+    for name, group in joined.items():
+        if name in of_known:
+            works[group].add(of_known[name])
+    firsts = {}
+    for row in sorted(songs, key=lambda row: row["id"]):
+        firsts.setdefault(joined[row["id"]], row["id"])
+    placed = []
+    for row in songs:
+        group = joined[row["id"]]
+        if len(works[group]) <= 1:
+            work = next(iter(works[group]), firsts[group])
+            labels = {key: value for key, value in row.items() if key != "grams"}
+            placed.append(Work(**{**labels, "dance": ""}, work=work, split=split_of(work)))
+    return sorted(placed, key=lambda work: work.id)
+
+
+def _grams_of(work):
+    """Interval n-grams of a known score's melody."""
+    return grams(scores.melody(scores.load(work.path, work.number))[:, scores.PITCH])
+
+
 def write(works, path=FILE):
     """Write the registry as CSV, atomically."""
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -381,11 +449,14 @@ def _key(score, notes, fields):
 
 
 def main():
-    """Build the registry and write it beside this module."""
-    works = build()
-    write(works)
+    """Build the registry, or its appendix of Essen songs, and write it beside this module."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("part", nargs="?", choices=("works", "essen"), default="works")
+    essen = parser.parse_args().part == "essen"
+    works, path = (build_essen(), ESSEN_FILE) if essen else (build(), FILE)
+    write(works, path)
     counts = collections.Counter(work.collection for work in works)
-    print(f"{len(works)} scores of {len({w.work for w in works})} works -> {FILE.name}: {dict(counts)}")
+    print(f"{len(works)} scores of {len({w.work for w in works})} works -> {path.name}: {dict(counts)}")
 
 
 if __name__ == "__main__":

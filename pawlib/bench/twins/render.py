@@ -3,7 +3,8 @@
 Conventions
     A timed note is (program, start_s, end_s, pitch, velocity); program 0..127 is a General MIDI instrument, DRUMS
     the kit.
-    Audio is float32 mono at 16 kHz. The same notes give the same samples, whatever was played before.
+    Audio is float32 mono, at 16 kHz if nothing else is said. The same notes give the same samples, whatever was
+    played before.
 
 Told in: notebooks/01_data.ipynb
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 SAMPLE_RATE = 16_000
-OVERSAMPLING = 3  # at 16 kHz itself filters of the sound font are unstable, and the synthesiser may never end
+PLAYED_HZ = 44_100  # at least; at 16 kHz itself filters of the sound font are unstable, and it may never end
 DRUMS = -1
 HIGHEST_PEAK = 64.0  # a note of a filter that has become unstable is far above, many loud voices are below
 
@@ -35,7 +36,7 @@ def sound_font():
     return path
 
 
-def render(notes, n_samples):
+def render(notes, n_samples, sample_rate=SAMPLE_RATE):
     """Play timed notes.
 
     Parameters
@@ -43,6 +44,8 @@ def render(notes, n_samples):
     notes : iterable of (program, start_s, end_s, pitch, velocity)
     n_samples : int > 0
         Length of the result; what would sound after it is not played.
+    sample_rate : int [Hz]
+        Of the result; it is played at the first multiple that is PLAYED_HZ or more.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def render(notes, n_samples):
     import scipy.signal
     import symusic
 
-    duration_s = n_samples / SAMPLE_RATE
+    duration_s, oversampling = n_samples / sample_rate, -(-PLAYED_HZ // sample_rate)
     by_program = {}
     for program, start_s, end_s, pitch, velocity in notes:
         if start_s < duration_s and end_s > start_s:
@@ -69,9 +72,9 @@ def render(notes, n_samples):
         for start_s, length_s, pitch, velocity in sorted(rows):
             track.notes.append(symusic.Note(start_s, length_s, int(pitch), int(velocity), ttype="second"))
         score.tracks.append(track)
-    played = np.asarray(_synthesizer().render(score, stereo=False), dtype=np.float32)
-    audio = played[0, : n_samples * OVERSAMPLING]
-    audio = scipy.signal.resample_poly(audio, 1, OVERSAMPLING).astype(np.float32)
+    played = np.asarray(_synthesizer(sample_rate * oversampling).render(score, stereo=False), dtype=np.float32)
+    audio = played[0, : n_samples * oversampling]
+    audio = scipy.signal.resample_poly(audio, 1, oversampling).astype(np.float32)
     audio = np.pad(audio[:n_samples], (0, max(0, n_samples - len(audio))))
     peak = float(np.abs(audio).max())
     if not np.isfinite(peak) or not 0 < peak < HIGHEST_PEAK:
@@ -79,8 +82,8 @@ def render(notes, n_samples):
     return audio
 
 
-def _synthesizer():
+def _synthesizer(played_hz):
     """A new synthesiser for every clip: what one of them has played before changes how some instruments sound."""
     import symusic
 
-    return symusic.Synthesizer(sf_path=str(sound_font()), sample_rate=SAMPLE_RATE * OVERSAMPLING, quality=0)
+    return symusic.Synthesizer(sf_path=str(sound_font()), sample_rate=played_hz, quality=0)

@@ -128,6 +128,25 @@ def load(path, number=None):
     return notes_of(parse(path, number))
 
 
+def bars_of(score):
+    """Where the bars of a parsed score begin.
+
+    Parameters
+    ----------
+    score : music21.stream.Score
+
+    Returns
+    -------
+    np.ndarray, float64 [shape=(n_bars,)], quarter notes
+        Of the first part, in order. A bar shorter than half the longest is an upbeat or the end before a repeat sign,
+        and begins nothing; a score without bars has none.
+    """
+    part = next(iter(score.parts), score)
+    bars = [(float(bar.offset), float(bar.duration.quarterLength)) for bar in part.getElementsByClass("Measure")]
+    longest = max((length_q for _, length_q in bars), default=0.0)
+    return np.array([start_q for start_q, length_q in bars if length_q >= longest / 2], dtype=np.float64)
+
+
 def melody(notes):
     """Rows of the top voice."""
     return notes[notes[:, VOICE] == 0]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pawlib import checkpoints
-from pawlib.bench import datasets, protocols, supervised
+from pawlib.bench import datasets, protocols, scoring, supervised
 from pawlib.bench.datasets import Splits, Track
 from pawlib.bench.supervised import Stage
 
@@ -180,26 +180,26 @@ def test_losses_are_those_of_the_definitions():
     ],
 )
 def test_chunks_begin_where_they_should(arguments, starts):
-    assert supervised.chunk_starts(*arguments) == starts
+    assert scoring.chunk_starts(*arguments) == starts
 
 
 @pytest.mark.parametrize("n_samples", [801, 1600, 1999, 2400, 465_984])
 @pytest.mark.parametrize("chunks", ["cover", 2, 16])
 def test_the_tail_is_heard(n_samples, chunks):
-    starts = supervised.chunk_starts(n_samples, 800, chunks)
+    starts = scoring.chunk_starts(n_samples, 800, chunks)
     assert starts[0] == 0 and starts[-1] + 800 == n_samples and starts == sorted(starts)
 
 
 @pytest.mark.parametrize("asked", [{"tail": "forget"}, {"chunks": 0}, {"chunks": "some"}, {"chunks": True}])
 def test_unknown_chunks_are_refused(asked):
     with pytest.raises(ValueError, match="is unknown, expected"):
-        supervised.chunk_starts(1000, 100, **asked)
+        scoring.chunk_starts(1000, 100, **asked)
 
 
 @pytest.mark.parametrize("single_label", [False, True])
 def test_a_score_is_the_mean_probability_of_the_chunks(single_label):
     data, model = corpus(), network().eval()
-    scored = supervised.score(model, data.store, data.splits.test, single_label, precision="32-true")
+    scored = scoring.score(model, data.store, data.splits.test, single_label, precision="32-true")
     for row, track in zip(scored.scores, data.splits.test, strict=True):
         wave = torch.from_numpy(data.store.read(track.id))
         logits = [model(wave[s : s + 800].unsqueeze(0))[0] for s in (0, 800, 1600, 1700)]
@@ -210,7 +210,7 @@ def test_a_score_is_the_mean_probability_of_the_chunks(single_label):
 
 def test_a_track_shorter_than_the_input_is_repeated_and_counted():
     data, model = corpus(n_samples=500), network().eval()
-    scored = supervised.score(model, data.store, data.splits.test[:1], False, precision="32-true")
+    scored = scoring.score(model, data.store, data.splits.test[:1], False, precision="32-true")
     wave = torch.from_numpy(data.store.read(data.splits.test[0].id))
     by_hand = model(torch.cat([wave, wave[:300]]).unsqueeze(0)).sigmoid()
     assert scored.n_repeated == 1 and scored.scores[0] == pytest.approx(by_hand.detach().numpy()[0], abs=1e-6)
@@ -218,7 +218,7 @@ def test_a_track_shorter_than_the_input_is_repeated_and_counted():
 
 def test_scoring_leaves_the_mode_of_the_network():
     data, model = corpus(), network().train()
-    supervised.score(model, data.store, data.splits.test, False, precision="32-true")
+    scoring.score(model, data.store, data.splits.test, False, precision="32-true")
     assert model.training
 
 
@@ -226,7 +226,7 @@ def test_an_answer_that_is_not_finite_names_the_track():
     data = corpus()
     data.store.waves[data.splits.test[1].id][:] = np.nan
     with pytest.raises(ValueError, match=rf"answer to track {data.splits.test[1].id} is not finite"):
-        supervised.score(network(), data.store, data.splits.test, False, precision="32-true")
+        scoring.score(network(), data.store, data.splits.test, False, precision="32-true")
 
 
 def test_a_loss_that_is_not_finite_says_where_and_keeps_what_was_good(tmp_path):
@@ -287,14 +287,14 @@ def labelled(n=200, n_labels=6):
 def test_every_label_is_heard_where_there_is_room():
     tracks, _ = labelled()
     for seed in range(20):
-        few = supervised.few_labels(tracks, 5, seed)
+        few = datasets.few_labels(tracks, 5, seed)
         assert len(few) == 10 == len({track.id for track in few})
         assert datasets.targets(few).any(axis=0).all()
 
 
 def test_a_draw_depends_on_the_seed_alone_and_keeps_the_order():
     tracks, _ = labelled()
-    ids = [[t.id for t in supervised.few_labels(tracks, 10, seed)] for seed in (0, 0, 1)]
+    ids = [[t.id for t in datasets.few_labels(tracks, 10, seed)] for seed in (0, 0, 1)]
     assert ids[0] == ids[1] != ids[2]
     assert ids[0] == sorted(ids[0], key=int)
 
@@ -303,7 +303,7 @@ def test_tracks_without_a_rare_label_are_drawn_alike():
     tracks, _ = labelled()
     drawn = np.zeros(len(tracks))
     for seed in range(300):
-        for track in supervised.few_labels(tracks, 10, seed):
+        for track in datasets.few_labels(tracks, 10, seed):
             drawn[int(track.id)] += 1
     plain = [int(t.id) for t in tracks if not t.target[4:].any()]
     assert drawn[plain].mean() / 300 == pytest.approx(0.1, abs=0.02)
@@ -312,16 +312,16 @@ def test_tracks_without_a_rare_label_are_drawn_alike():
 
 def test_labels_that_found_no_room_are_named():
     tracks, names = labelled()
-    one = supervised.few_labels([t for t in tracks if t.id != "0"], 0.5, 0)
+    one = datasets.few_labels([t for t in tracks if t.id != "0"], 0.5, 0)
     assert len(one) == 1
-    assert supervised.unheard(one, names) == [name for name, yes in zip(names, one[0].target, strict=True) if not yes]
+    assert datasets.unheard(one, names) == [name for name, yes in zip(names, one[0].target, strict=True) if not yes]
 
 
 @pytest.mark.parametrize(("percent", "said"), [(0, "no share"), (101, "no share"), (0.1, "is none")])
 def test_impossible_shares_are_refused(percent, said):
     tracks, _ = labelled()
     with pytest.raises(ValueError, match=said):
-        supervised.few_labels(tracks, percent, 0)
+        datasets.few_labels(tracks, percent, 0)
 
 
 # --- recipes ---

@@ -5,8 +5,8 @@ What it asks of a model (every tagger and every encoder with a new head has it)
     model(wave (B, n_samples)) -> logits (B, n_labels)
     model.settings                         what builds it again, for the checkpoint's card
 
-Tags are independent (sigmoid, binary cross-entropy); classes exclude each other (softmax, cross-entropy). A track is
-heard as several chunks, and its score is the mean of their probabilities.
+Tags are independent (sigmoid, binary cross-entropy); classes exclude each other (softmax, cross-entropy). scoring.py
+says how a whole track is answered for.
 
 A run is a list of stages, each with its optimiser, rate and patience; each begins with the best weights so far, by the
 validation score. What ends a stage is its number of epochs, or `patience` epochs without a better score.
@@ -31,16 +31,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio
 
 from pawlib import augment, checkpoints
-from pawlib.bench import costs, datasets, loop, metrics, protocols, stats
+from pawlib.bench import costs, datasets, loop, metrics, protocols, scoring, stats
 from pawlib.bench.files import write_json
-from pawlib.bench.progress import progress
 
 SELECTIONS = ("roc_auc", "pr_auc", "accuracy")
-TAILS = ("keep", "drop")
-PEERS_CHUNKS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +75,7 @@ PUBLISHED = {
     "batch_size": 16,
     "weight_decay": 1e-4,
     "select": "pr_auc",
-    "valid_chunks": PEERS_CHUNKS,
+    "valid_chunks": scoring.PEERS_CHUNKS,
 }
 # PEMR's fine-tuning, stopped after 10 epochs without a better validation score (paper Sec. 4.1).
 FINE_TUNING = {
@@ -107,22 +103,6 @@ SCALES = {
 }  # fmt: skip
 SMALL_WORK = 5e12  # forward multiply-accumulates of a supervised run at small: about three minutes on 2 cores
 STEPS_AT_SMALL = (42, 600)
-
-
-@dataclasses.dataclass
-class Scored:
-    """What a network said of some tracks.
-
-    scores     : float32 array (n_tracks, n_labels), mean probability of each track's chunks
-    n_chunks   : int, chunks heard in all
-    n_repeated : int, tracks shorter than the input, filled by repetition
-    seconds    : float, for all of it
-    """
-
-    scores: np.ndarray
-    n_chunks: int
-    n_repeated: int
-    seconds: float
 
 
 def recipe(protocol, scale, **changes):
@@ -223,7 +203,7 @@ def train(
     least_steps : int
         An epoch never has fewer: few labels would be scored after every step or two.
     valid_chunks : "cover" | int
-        Of each validation track, as in `score`.
+        Of each validation track, as in `scoring.score`.
     precision : "auto" | "32-true" | "bf16-mixed"
     save_every_s : float [s]
         How often last.safetensors is written within an epoch.
@@ -291,171 +271,6 @@ def train(
             history = run.history
     checkpoints.load_weights(model, out / "checkpoint.safetensors")
     return history
-
-
-@torch.inference_mode()
-def score(model, store, tracks, single_label, chunks="cover", tail="keep", precision="auto", what="scoring"):
-    """Mean probability of each track over its chunks.
-
-    Parameters
-    ----------
-    model : Module
-        With the interface of the module's map; set to evaluation while it works.
-    store : bench.store.Store
-    tracks : list of Track
-    single_label : bool
-        Softmax over classes, or a sigmoid for each tag.
-    chunks, tail
-        As in `chunk_starts`.
-    precision : "auto" | "32-true" | "bf16-mixed"
-    what : str
-        For the progress lines.
-
-    Returns
-    -------
-    Scored
-
-    Raises
-    ------
-    ValueError
-        If a score is not finite, naming the track.
-
-    Told in: notebooks/20_supervised_taggers.ipynb
-    """
-    began = time.perf_counter()
-    fabric = loop.fabric(precision)
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    batch = max(1, round(BATCH_SAMPLES / model.n_samples))
-    scores, n_chunks, n_repeated, waiting, owners = [None] * len(tracks), 0, 0, [], []
-
-    def flush():
-        with fabric.autocast():
-            logits = torch.cat([model(part.to(device)) for part in torch.cat(waiting).split(batch)])
-        answers = protocols.probabilities(logits.float(), single_label).cpu()
-        for owner, some in zip(owners, answers.split([len(w) for w in waiting]), strict=True):
-            if not torch.isfinite(some).all():
-                raise ValueError(
-                    f"the network's answer to track {tracks[owner].id} is not finite: did training diverge, "
-                    "or is its audio broken?"
-                )
-            scores[owner] = some.mean(dim=0)
-        waiting.clear()
-        owners.clear()
-
-    for i, track in enumerate(progress(tracks, what=what, unit="tracks")):
-        wave = read_track(store, track, model.sample_rate)
-        starts = chunk_starts(len(wave), model.n_samples, chunks, tail)
-        n_repeated += len(wave) < model.n_samples
-        wave = _filled(wave, model.n_samples)
-        waiting.append(torch.stack([wave[start : start + model.n_samples] for start in starts]))
-        owners.append(i)
-        n_chunks += len(starts)
-        if sum(map(len, waiting)) >= batch:
-            flush()
-    if waiting:
-        flush()
-    model.train(was_training)
-    return Scored(torch.stack(scores).numpy(), n_chunks, n_repeated, time.perf_counter() - began)
-
-
-BATCH_SAMPLES = 1_000_000  # of audio at a time: some 16 chunks of 59,049, 2 of 464,000
-
-
-def chunk_starts(n_samples, n_chunk, chunks="cover", tail="keep"):
-    """Where the chunks of a track begin.
-
-    Parameters
-    ----------
-    n_samples, n_chunk : int
-        Length of track and chunk.
-    chunks : "cover" | int > 0
-        "cover": side by side (PEMR, CLMR); a number: so many, evenly spaced and overlapping (Won 2020: 16); 1 is the
-        middle of the track.
-    tail : "keep" | "drop"
-        "keep": the last chunk ends with the track. "drop", as the peers' code has it: side by side, what does not fill
-        a chunk is never heard; of n overlapping ones the last begins (n - 1) / n of the way and the end is never heard.
-
-    Returns
-    -------
-    list of int
-        [0] for a track that is no longer than a chunk.
-
-    Raises
-    ------
-    ValueError
-        For an unknown `chunks` or `tail`.
-    """
-    if tail not in TAILS:
-        raise ValueError(f"tail={tail!r} is unknown, expected one of {TAILS}")
-    if chunks != "cover" and (isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1):
-        raise ValueError(f'chunks={chunks!r} is unknown, expected "cover" or a number above 0')
-    room = n_samples - n_chunk
-    if room <= 0:
-        return [0]
-    if chunks == "cover":
-        starts = list(range(0, room + 1, n_chunk))
-        return [*starts, room] if tail == "keep" and room % n_chunk else starts
-    if tail == "drop":
-        return [i * (room // chunks) for i in range(chunks)]
-    return [room // 2] if chunks == 1 else [round(room * i / (chunks - 1)) for i in range(chunks)]
-
-
-def read_track(store, track, sample_rate):
-    """A whole track at the wanted rate: float32 tensor (n_samples,)."""
-    wave = torch.from_numpy(store.read(track.id))
-    native = store.sample_rate(track.id)
-    return wave if native == sample_rate else torchaudio.functional.resample(wave, native, sample_rate)
-
-
-def unheard(tracks, labels):
-    """Names of the labels that none of the tracks carries: nothing can be learnt of them."""
-    heard = datasets.targets(tracks).any(axis=0)
-    return [label for label, yes in zip(labels, heard, strict=True) if not yes]
-
-
-def few_labels(tracks, percent, seed):
-    """A drawn share of the labelled tracks in which every label is heard where possible (paper Sec. 4.1, Table 2).
-
-    The lists behind the paper's 1 % and 10 % were never published. Here: for each label, the rarest first, that no
-    chosen track carries, one of its tracks is drawn; the rest is drawn from all others.
-
-    Parameters
-    ----------
-    tracks : list of Track
-    percent : float, above 0, at most 100
-    seed : int
-
-    Returns
-    -------
-    list of Track, in the order of `tracks`
-
-    Raises
-    ------
-    ValueError
-        If `percent` is out of range, or so small that no track is left.
-
-    Told in: notebooks/31_few_labels_mtat.ipynb
-    """
-    if not 0 < percent <= 100:
-        raise ValueError(f"percent={percent} is no share of the labels, expected above 0 and at most 100")
-    n = round(len(tracks) * percent / 100)
-    if n < 1:
-        raise ValueError(f"{percent} % of {len(tracks)} tracks is none: take a larger share or a larger corpus")
-    if n == len(tracks):
-        return list(tracks)
-    generator = torch.Generator().manual_seed(augment.sample_key(seed, round(100 * percent)))
-    order = torch.randperm(len(tracks), generator=generator).numpy()  # a draw is the first in this order
-    target = datasets.targets(tracks)[order] > 0
-    chosen = np.zeros(len(tracks), dtype=bool)
-    for column in np.argsort(target.sum(axis=0), kind="stable"):
-        carriers = np.flatnonzero(target[:, column])
-        if chosen.sum() < n and len(carriers) and not chosen[carriers].any():
-            chosen[carriers[0]] = True
-    others = np.flatnonzero(~chosen)
-    chosen[others[: n - chosen.sum()]] = True
-    return [tracks[i] for i in sorted(order[chosen])]
 
 
 class _Run:
@@ -599,7 +414,7 @@ class _Run:
     def _validate(self):
         splits, select = self.corpus.splits, self.identity["select"]
         what = f"validation, epoch {self.epoch + 1}"
-        scored = score(
+        scored = scoring.score(
             self.bare, self.corpus.store, splits.valid, splits.single_label, self.identity["valid_chunks"], what=what
         )
         targets = datasets.targets(splits.valid)
@@ -652,11 +467,6 @@ class _Run:
             (self.out / name).unlink(missing_ok=True)
 
 
-def _filled(wave, n_samples):
-    """A track at least as long as the input: repeated where it is shorter."""
-    return wave if len(wave) >= n_samples else wave.repeat(math.ceil(n_samples / len(wave)))[:n_samples]
-
-
 def _check(model, corpus, tracks, select, stages):
     """What would otherwise fail after an hour."""
     splits = corpus.splits
@@ -673,7 +483,7 @@ def _check(model, corpus, tracks, select, stages):
             f"the network answers for {n_outputs} labels, {splits.name} has {len(splits.labels)}: "
             "build it with n_classes=len(labels)"
         )
-    missing = unheard(tracks, splits.labels)
+    missing = datasets.unheard(tracks, splits.labels)
     if missing:
         warnings.warn(f"{len(missing)} labels have no positive training track: {', '.join(missing)}", stacklevel=3)
 

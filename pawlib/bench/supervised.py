@@ -85,19 +85,18 @@ FINE_TUNING = {
     "select": "roc_auc",
     "valid_chunks": "cover",
 }
-SCALES = {
+SCALES = {  # at small every network gets the same multiply-accumulates, see `equal_work`
     "supervised": {
         "toy": {**PUBLISHED, "stages": (Stage("adam", 1e-3, 2, 2), Stage("sgd", 1e-3, 1, 1)), "batch_size": 4,
                 "steps_per_epoch": 2, "valid_chunks": 1},
-        # the same multiply-accumulates for every system, see `equal_work`
         "small": {**PUBLISHED, "stages": (Stage("adam", 1e-3, 5, 5), Stage("adam", 1e-4, 1, 1)), "valid_chunks": 1},
         "paper": PUBLISHED,
     },
     "fine_tune": {
         "toy": {**FINE_TUNING, "stages": (Stage("adam", 1e-3, 2, 2),), "batch_size": 4, "steps_per_epoch": 2,
                 "valid_chunks": 1},
-        "small": {**FINE_TUNING, "stages": (Stage("adam", 1e-3, 10, 10, plateau=5),), "batch_size": 16,
-                  "least_steps": 20, "valid_chunks": 2},
+        "small": {**FINE_TUNING, "stages": (Stage("adam", 1e-3, 6, 6, plateau=3),), "batch_size": 16,
+                  "valid_chunks": 1},
         "paper": FINE_TUNING,
     },
 }  # fmt: skip
@@ -168,7 +167,6 @@ def train(
     tracks=None,
     max_epochs=None,
     steps_per_epoch=None,
-    least_steps=1,
     valid_chunks="cover",
     precision="auto",
     save_every_s=120.0,
@@ -200,8 +198,6 @@ def train(
         Over all stages.
     steps_per_epoch : int, optional
         By default as many as a pass over the tracks takes.
-    least_steps : int
-        An epoch never has fewer: few labels would be scored after every step or two.
     valid_chunks : "cover" | int
         Of each validation track, as in `scoring.score`.
     precision : "auto" | "32-true" | "bf16-mixed"
@@ -237,7 +233,7 @@ def train(
     tracks = corpus.splits.train if tracks is None else list(tracks)
     _check(model, corpus, tracks, select, stages)
     batch_size = min(batch_size, len(tracks))
-    steps_per_epoch = max(steps_per_epoch or math.ceil(len(tracks) / batch_size), least_steps)
+    steps_per_epoch = steps_per_epoch or math.ceil(len(tracks) / batch_size)
     identity = {
         "settings": model.settings,
         "songs": hashlib.sha256("\n".join(track.id for track in tracks).encode()).hexdigest()[:16],

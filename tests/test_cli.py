@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pawlib import paths
-from pawlib.bench import cli, store
+from pawlib import model, paths
+from pawlib.bench import cli, folders, store
 
 RATE = 16000
 
@@ -36,7 +36,7 @@ def make_twin(root, n_tracks=4):
     return root
 
 
-@pytest.mark.parametrize("command", ["fetch", "twins", "prepare", "pretrain"])
+@pytest.mark.parametrize("command", ["fetch", "twins", "prepare", "pretrain", "embed"])
 def test_every_command_explains_itself_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
@@ -228,3 +228,44 @@ def test_fetch_takes_another_address(data, monkeypatch):
         assert (dataset, root) == ("gtzan", data / "raw/gtzan") and remote.bases == ("http://example.org/gtzan/",)
         assert remote.files == fetch.DATASETS["gtzan"].files
     assert len(asked) == 2
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A checkpoint file of a small geometry."""
+    path = tmp_path / "small.safetensors"
+    model.MusicPAW("baseline", whole_seconds=5.6, n_levels=2).save(path)
+    return str(path)
+
+
+def test_embed_says_how_much_was_embedded_and_exits_by_what_was_left_out(tmp_path, weights, capsys):
+    music, out = tmp_path / "music", tmp_path / "e.parquet"
+    music.mkdir()
+    soundfile.write(music / "曲.ogg", 0.1 * np.random.default_rng(0).standard_normal(RATE), RATE)
+    call = ["embed", str(music), "--out", str(out), "--model", weights, "--levels", "top"]
+    assert cli.main(call) == 0
+    assert re.search(r"embedded: 1 new, 0.00 h of audio in \d+ s, .* files/s, \d+x real time", capsys.readouterr().out)
+    (music / "notes.txt").write_text("no music")
+    assert cli.main(call) == 1
+    said = capsys.readouterr().out
+    assert "embedded: nothing new" in said and "left out: 1" in said and "notes.txt: extension .txt" in said
+    assert "complete: 1 tracks" in said and "e.failed.json" in said
+    assert cli.main([*call[:-1], "all"]) == 2
+    assert "made with levels [0]" in capsys.readouterr().err
+
+
+def test_embed_exits_with_2_where_nothing_could_be_done(tmp_path, weights, capsys):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music/a.mp3").write_bytes(b"")
+    out = str(tmp_path / "e.parquet")
+    assert cli.main(["embed", str(tmp_path / "music"), "--out", out, "--model", weights]) == 2
+    assert "none of the 1 audio files" in capsys.readouterr().err
+    assert cli.main(["embed", str(tmp_path / "nowhere"), "--out", out, "--model", weights]) == 2
+    assert cli.main(["embed", str(tmp_path / "music"), "--out", out, "--model", "no-such-weights"]) == 2
+    assert "no-such-weights is neither a file nor a released checkpoint" in capsys.readouterr().err
+
+
+def test_the_help_of_embed_names_the_levels_of_folders():
+    (command,) = [a for a in cli._parser()._subparsers._group_actions[0].choices.items() if a[0] == "embed"]
+    (levels,) = [action for action in command[1]._actions if action.dest == "levels"]
+    assert tuple(levels.choices) == folders.LEVELS

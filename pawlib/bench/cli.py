@@ -1,7 +1,8 @@
-"""The command line, for what has no picture: fetch, twins, prepare, pretrain.
+"""The command line, for what has no picture: fetch, twins, prepare, pretrain, embed.
 
-Exit status: 0 done; 1 done, but some files could not be decoded (only with --strict); 2 bad input, told in one line;
-130 stopped with Ctrl-C. Every command can be stopped and run again: it does only what is missing.
+Exit status: 0 done; 1 done, but some files could not be decoded (`prepare` only with --strict, `embed` always); 2 bad
+input, told in one line; 130 stopped with Ctrl-C. Every command can be stopped and run again: only what is missing
+is done.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 from pawlib import paths
 
 DATASETS = ("mtat", "gtzan")  # those of corpora, which imports too much to explain a command
+RELEASED = "music-paw-fcn4-scores"  # the weights that come with the workbook
 
 
 def main(argv=None):
@@ -49,6 +51,7 @@ def _parser():
     _add_twins(commands)
     _add_prepare(commands)
     _add_pretrain(commands)
+    _add_embed(commands)
     return parser
 
 
@@ -241,6 +244,52 @@ def _pretrain(arguments):
     )
     print(f"complete: {folder}")
     return 0
+
+
+# --- embed ------------------------------------------------------------------------------------------------------------
+
+
+def _add_embed(commands):
+    command = _add(
+        commands,
+        "embed",
+        _embed,
+        "Turn a folder of your own music into vectors: one parquet row for every clip of every level of every track.",
+        "pawlib embed ~/Music --out embeddings.parquet\n"
+        "         pawlib embed ~/Music --out short.parquet --levels shortest --model my_run/checkpoint.safetensors\n\n"
+        "What cannot be embedded is listed with the reason in embeddings.failed.json. Exit status: 0 all embedded,\n"
+        "1 some files left out, 2 nothing could be done. Run again after a stop, or when the folder has changed.",
+    )
+    command.add_argument("folder", type=Path, help="wav, flac, ogg and mp3 of any rate and length, subfolders too")
+    command.add_argument("--out", type=Path, required=True, help="the parquet file to write")
+    command.add_argument(
+        "--model", default=RELEASED, help=f"a checkpoint file or the name of a released one (default: {RELEASED})"
+    )
+    command.add_argument(
+        "--levels",
+        choices=("all", "shortest", "top"),
+        default="all",
+        help="every level, the shortest clips alone, or the wholes alone (default: all)",
+    )
+
+
+def _embed(arguments):
+    import torch
+
+    from pawlib import model
+    from pawlib.bench import folders
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    paw = model.MusicPAW.load(arguments.model).to(device)
+    made = folders.embed(arguments.folder, arguments.out, paw, arguments.levels)
+    _list("left out", made.left_out)
+    if made.n_new:
+        told = f"{made.n_new:,} new, {made.audio_s / 3600:.2f} h of audio in {made.wall_s:.0f} s"
+        print(f"embedded: {told}, {folders.speed(made.n_new, made.audio_s, made.wall_s)}")
+    else:
+        print("embedded: nothing new")
+    print(f"complete: {made.n_tracks:,} tracks in {made.out}, reasons of those left out in {made.failed_json}")
+    return 0 if made.complete else 1
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,364 @@
+"""The diagnostic: what any encoder hears of timbre, music, parts and order, on the frozen MTAT twin.
+
+    from pawlib.bench import diagnostic
+    print(diagnostic.evaluate(lambda waves: net(waves), sample_rate=16_000).table())
+
+An encoder here is a function: waveforms in, float32 Tensor [shape=(B, n_samples)] at its own rate; vectors out,
+[shape=(B, D)]. Two questions are asked of it.
+
+Tags       A linear probe on frozen vectors (bench.protocols), ROC-AUC and PR-AUC by group of tags. Tracks are heard as
+           clips of the encoder's own length, side by side, probabilities averaged (reading R11); and, where the encoder
+           takes any length, as wholes of 22.4 s.
+Retrieval  Each clip of level n >= 1 of a test song (22.4 s cut into 2, 4, 8) looks for its own whole among those of all
+           test songs, by cosine. The score is the share that finds it; a tie counts as a lot drawn among the tied.
+           An encoder of a fixed length hears a longer clip as the mean over its pieces, and a shorter one repeated:
+           then a whole is the mean of its own parts, which makes the question easier. The report says so.
+
+Conventions
+    Version 1 is generator and registry of version 1, seed 0, at scale "small". Numbers of other versions, scales or of
+    the real MagnaTagATune are not comparable. Covers are not part of version 1.
+
+Told in: notebooks/81_your_music.ipynb
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+
+from pawlib import crops
+from pawlib.bench import audio, corpora, datasets, evaluation, hierarchy, protocols, results, stats
+from pawlib.bench.embed import clips_of
+from pawlib.bench.files import read_json
+from pawlib.bench.progress import progress
+from pawlib.bench.twins import freeze, mtat, registry
+
+VERSION = 1
+WHOLE_SECONDS, N_LEVELS, N_PARTS = 22.4, 4, 2
+SHORTEST_SECONDS = WHOLE_SECONDS / N_PARTS ** (N_LEVELS - 1)
+ID = f"mtat-v{mtat.VERSION}.works-v{registry.VERSION}.diagnostic-v{VERSION}"
+
+
+@dataclasses.dataclass
+class Report:
+    """What the diagnostic found; `table()` to read, `row()` to keep, `licence()` to pass on.
+
+    name, id, corpus, scale, split, seed : of the encoder, the diagnostic's version, what it was asked on
+    sample_rate, n_samples : of the encoder; None for any length
+    width : D
+    clips : dict as `evaluation.of_tracks`, asked of clips of `clip_seconds`
+    wholes : the same asked of wholes, or None where the encoder's length is fixed
+    retrieval : dict "level_1".. -> {"accuracy", "accuracy_interval", "chance", "n_clips"}
+    pooled : bool, whether retrieval averaged over pieces
+    """
+
+    name: str
+    id: str
+    corpus: str
+    scale: str
+    split: str
+    seed: int
+    sample_rate: int
+    n_samples: int | None
+    clip_seconds: float
+    width: int
+    clips: dict
+    wholes: dict | None
+    retrieval: dict
+    pooled: bool
+
+    def row(self, system=None, backbone=None, tag=None):
+        """A row of results: tags asked of clips as `metrics` and `groups`, the rest beside them by name.
+
+        Parameters
+        ----------
+        system : str, optional
+            Slug; the encoder's name if not given.
+        backbone, tag : str, optional
+
+        Returns
+        -------
+        dict, as `results.row` makes it
+
+        Raises
+        ------
+        ValueError
+            If the name cannot be part of an id.
+        """
+        metrics, groups = dict(self.clips["metrics"]), dict(self.clips["groups"])
+        for level, found in self.retrieval.items():
+            metrics |= {f"part_to_whole_{level}_{key}": value for key, value in found.items()}
+        if self.wholes:
+            metrics |= {f"{key}_wholes": value for key, value in _plain(self.wholes["metrics"]).items()}
+            groups |= {f"{group}, wholes": found for group, found in self.wholes["groups"].items()}
+        return results.row(
+            system=system or self.name, backbone=backbone, dataset=self.corpus, split=self.split,
+            protocol="diagnostic", scale=self.scale, seed=self.seed, tag=tag, metrics=metrics, groups=groups,
+            per_tag=self.clips["per_tag"], n_tracks=self.clips["n_tracks"],
+            settings={
+                "diagnostic": self.id, "sample_rate": self.sample_rate, "n_samples": self.n_samples,
+                "clip_seconds": self.clip_seconds, "width": self.width, "pooled": self.pooled,
+            },
+        )  # fmt: skip
+
+    def table(self):
+        """All numbers as plain text, with 95 % intervals, beside the frozen baselines."""
+        frozen = read_json(freeze.FILE)
+        groups = list(self.clips["groups"])
+        asked = {f"asked of clips of {self.clip_seconds:.3g} s": self.clips}
+        asked |= {f"asked of wholes of {WHOLE_SECONDS} s": self.wholes} if self.wholes else {}
+        about = f"{self.id}, {self.clips['n_tracks']} test tracks"
+        lines = [f"{self.name} on {self.corpus}, scale {self.scale}: {about}"]
+        for metric, title in (("roc_auc", "ROC-AUC (chance 50.0)"), ("pr_auc", "PR-AUC")):
+            lines += ["", f"{title:38s}" + "".join(f"{group:>20s}" for group in groups)]
+            lines += [_line(what, found["groups"], groups, metric) for what, found in asked.items()]
+        lines += ["", _about(frozen, self)]
+        for name, found in frozen["baselines"].items():
+            cells = (f"{100 * found['groups'][g]['roc_auc']:.1f}" if g in found["groups"] else "-" for g in groups)
+            lines.append(f"{name:38s}" + "".join(f"{cell:>20s}" for cell in cells))
+        how = " (longer clips are heard as the mean of their pieces)" if self.pooled else ""
+        lines += ["", f"A part finds its whole{how}"]
+        for level, found in self.retrieval.items():
+            low, high = (100 * value for value in found["accuracy_interval"])
+            lines.append(
+                f"{level.replace('_', ' ')}: {100 * found['accuracy']:.1f} % [{low:.1f}, {high:.1f}] of "
+                f"{found['n_clips']} clips, by chance {100 * found['chance']:.1f} %"
+            )
+        return "\n".join(lines)
+
+    def licence(self):
+        """What may be done with the audio and the numbers."""
+        return (
+            f"{self.id}. {mtat.LICENCE} Scores made on it may be published freely: name this version, the scale and "
+            "the number of test tracks, and never print them as scores of MagnaTagATune."
+        )
+
+    def __str__(self):
+        return self.table()
+
+
+def evaluate(
+    embed_fn, sample_rate, corpus="twin", scale="small", n_samples=None, *, name="encoder", seed=0, batch=64,
+    n_boot=1000, max_epochs=300,
+):  # fmt: skip
+    """Ask an encoder what it hears.
+
+    Parameters
+    ----------
+    embed_fn : callable (float32 Tensor [shape=(B, n)]) -> Tensor or array [shape=(B, D)]
+        The frozen encoder, in evaluation mode and on a device of its own choice; it gets tensors on the CPU.
+    sample_rate : int [Hz]
+        Rate that it wants; songs are resampled to it.
+    corpus : "twin" or corpora.Corpus
+        An opened corpus with groups, instead of the frozen twin.
+    scale : "small" or "toy"
+        The diagnostic is defined at "small": 1,600 songs, 1113 / 138 / 349. "toy" shows that it runs.
+    n_samples : int > 0, optional [samples]
+        The one length it takes. By default it takes any: clips are 2.8 s, and wholes are asked, too.
+    name : str
+        Lower-case letters, digits, _ and -.
+    seed : int
+        Of the probe.
+    batch : int > 0
+        Clips handed over at once; of wholes an eighth, so that a batch holds as much audio.
+    n_boot : int
+        Resamples of works behind each interval.
+    max_epochs : int
+        Of the probe, see `protocols.linear_probe`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ValueError
+        For vectors of a wrong shape, NaN, or another width than before, naming what was given; for another corpus; for
+        a corpus without groups of tags.
+
+    Told in: notebooks/81_your_music.ipynb
+    """
+    opened = _opened(corpus, scale)
+    results.make_id(name, None, opened.name, "diagnostic", scale, seed)  # a name that cannot be is refused before work
+    n_whole = crops.whole_length(WHOLE_SECONDS, sample_rate, N_LEVELS, N_PARTS, 1)
+    if n_samples is not None and n_samples < 1:
+        raise ValueError(f"n_samples={n_samples}, expected the length of the encoder's input, or None for any length")
+    encoder = _Checked(embed_fn, batch)
+    n_clip = n_samples or n_whole // N_PARTS ** (N_LEVELS - 1)
+    ask = {"seed": seed, "max_epochs": max_epochs, "n_boot": n_boot}
+    clips = _probe(encoder, opened, sample_rate, n_clip, **ask)
+    wholes = _probe(encoder, opened, sample_rate, n_whole, **ask) if n_samples is None else None
+    return Report(
+        name=name, id=ID, corpus=opened.name, scale=scale, split=opened.splits.split, seed=seed,
+        sample_rate=sample_rate, n_samples=n_samples, clip_seconds=n_clip / sample_rate, width=encoder.width,
+        clips=clips, wholes=wholes, retrieval=_retrieval(encoder, opened, sample_rate, n_whole, n_samples, n_boot),
+        pooled=n_samples is not None and n_samples < n_whole,
+    )  # fmt: skip
+
+
+def part_to_whole(tree, works=None, n_boot=1000):
+    """How often a part finds its own whole among those of all songs, by cosine (hierarchy.part_to_whole), and how sure.
+
+    Parameters
+    ----------
+    tree : list of arrays, [n] of shape (n_songs, M**n, D)
+        Vectors of the clips of each level; tree[0] holds the wholes.
+    works : sequence [shape=(n_songs,)], optional
+        What the bootstrap draws; songs if not given.
+    n_boot : int
+
+    Returns
+    -------
+    dict "level_1", "level_2", ... -> {"accuracy", "accuracy_interval", "chance", "n_clips"}
+        A clip that m wholes are equally near to counts 1/m if its own is one of them.
+
+    Raises
+    ------
+    ValueError
+        If the levels do not belong to the same two or more songs.
+
+    Told in: notebooks/81_your_music.ipynb
+    """
+    found = {}
+    for n, one in hierarchy.part_to_whole(tree).items():
+        per_song = one["per_song"]
+        drawn = stats.bootstrap(_mean, per_song, np.zeros(len(per_song)), units=works, n_boot=n_boot)
+        found[f"level_{n}"] = {
+            "accuracy": one["accuracy"],
+            "accuracy_interval": [drawn["low"], drawn["high"]],
+            "chance": one["chance"],
+            "n_clips": int(np.asarray(tree[n]).shape[1] * len(per_song)),
+        }
+    return found
+
+
+class _Checked:
+    """embed_fn, a batch at a time, with what it gives checked."""
+
+    def __init__(self, function, batch):
+        self.function, self.batch, self.width = function, batch, None
+
+    @torch.no_grad()
+    def __call__(self, clips, batch=None):
+        """(K, n) -> float32 (K, D)."""
+        return torch.cat([self._once(some) for some in clips.split(batch or self.batch)])
+
+    def _once(self, clips):
+        given = torch.as_tensor(self.function(clips.contiguous()))
+        asked = f"embed_fn was given {len(clips)} clips of {clips.shape[1]:,} samples, shape {tuple(clips.shape)},"
+        if given.ndim != 2 or len(given) != len(clips) or not given.shape[1]:
+            raise ValueError(
+                f"{asked} and returned shape {tuple(given.shape)}, expected ({len(clips)}, D): does it average over "
+                "time, and keep the batch axis?"
+            )
+        given = given.detach().cpu().float()
+        if not torch.isfinite(given).all():
+            bad = int((~torch.isfinite(given)).any(dim=1).nonzero()[0])
+            raise ValueError(
+                f"{asked} and returned NaN or infinite values for clip {bad}: does it divide by a deviation or a peak "
+                "that can be zero? The twin holds silence"
+            )
+        if self.width not in (None, given.shape[1]):
+            raise ValueError(
+                f"{asked} and returned {given.shape[1]} values a clip, {self.width} before: a vector must have one "
+                "width at every length"
+            )
+        self.width = given.shape[1]
+        return given
+
+
+def _opened(corpus, scale):
+    if isinstance(corpus, str):
+        if corpus != "twin" or scale not in ("small", "toy"):
+            raise ValueError(
+                f"corpus={corpus!r} at scale {scale!r}: the diagnostic is defined on corpus='twin' at scale 'small' "
+                "('toy' to try it)"
+            )
+        corpus = corpora.open_corpus("mtat", corpus, scale)
+    if not corpus.splits.groups:
+        raise ValueError(f"{corpus.name} has no groups of tags: the diagnostic asks by group, take corpus='twin'")
+    return corpus
+
+
+def _wave(corpus, track, sample_rate):
+    """A track at the encoder's rate, (n_samples,)."""
+    native = corpus.store.sample_rate(track.id)
+    return torch.from_numpy(audio.resample(corpus.store.read(track.id), native, sample_rate))
+
+
+def _probe(encoder, corpus, sample_rate, n_clip, seed, max_epochs, n_boot):
+    """Tags by a linear probe on clips of n_clip samples: dict as `evaluation.of_tracks`."""
+    what = f"embedding clips of {n_clip / sample_rate:.3g} s"
+    batch = _batch(encoder, n_clip, sample_rate)
+    features = [_features(encoder, corpus, p, sample_rate, n_clip, batch, what) for p in ("train", "valid", "test")]
+    labels = corpus.splits.labels
+    probe = protocols.linear_probe(*features, len(labels), seed, max_epochs=max_epochs)
+    heard = [corpus.splits.test[i] for i in probe.tracks]
+    return evaluation.of_tracks(probe.scores, heard, corpus.splits, n_boot=n_boot)
+
+
+def _features(encoder, corpus, part, sample_rate, n_clip, batch, what):
+    tracks = getattr(corpus.splits, part)
+    rows, index, waiting = [], [], []
+    for i, track in enumerate(progress(tracks, what=f"{what}, {part}", unit="tracks")):
+        clips = clips_of(_wave(corpus, track, sample_rate), n_clip)
+        waiting.append(clips)
+        index.append(torch.full((len(clips),), i))
+        if sum(map(len, waiting)) >= batch or i == len(tracks) - 1:
+            rows.append(encoder(torch.cat(waiting), batch))
+            waiting = []
+    targets = torch.from_numpy(datasets.targets(tracks))
+    return protocols.ClipFeatures(torch.cat(rows), torch.cat(index), targets, tuple(t.id for t in tracks))
+
+
+def _retrieval(encoder, corpus, sample_rate, n_whole, n_samples, n_boot):
+    """Part-to-whole retrieval over the first whole of every test song."""
+    tracks = corpus.splits.test
+    tree = [[] for _ in range(N_LEVELS)]
+    for track in progress(tracks, what="embedding parts and wholes, test", unit="songs"):
+        wave = _wave(corpus, track, sample_rate)[:n_whole]
+        whole = crops.split_wholes(wave.unsqueeze(0), n_whole)[0][:, 0]  # (1, n_whole)
+        for n, clips in enumerate(crops.hierarchical_crops(whole, N_LEVELS, N_PARTS)):
+            tree[n].append(_vectors(encoder, clips[0], n_samples, sample_rate))
+    return part_to_whole([torch.stack(level).numpy() for level in tree], [t.work for t in tracks], n_boot)
+
+
+def _vectors(encoder, clips, n_samples, sample_rate):
+    """(K, n) -> (K, D); where the encoder's length is fixed, the mean over the pieces of each clip."""
+    if n_samples is None:
+        return encoder(clips, _batch(encoder, clips.shape[1], sample_rate))
+    pieces = torch.stack([clips_of(clip, n_samples) for clip in clips])  # (K, n_pieces, n_samples)
+    return encoder(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2]).mean(dim=1)
+
+
+def _batch(encoder, n_clip, sample_rate):
+    """Clips at once, so that a batch of wholes holds no more audio than one of the shortest clips."""
+    return max(1, math.floor(encoder.batch * min(1.0, SHORTEST_SECONDS * sample_rate / n_clip)))
+
+
+def _mean(scores, _targets):
+    return float(scores.mean())
+
+
+
+def _plain(numbers):
+    """Scores by name, intervals left out: a row names an interval after its metric."""
+    return {key: value for key, value in numbers.items() if key in ("roc_auc", "pr_auc")}
+
+
+def _line(title, found, groups, metric):
+    """One line of the table: score and interval of each group."""
+    cells = []
+    for group in groups:
+        value, (low, high) = found[group][metric], found[group][f"{metric}_interval"]
+        cells.append("-" if value is None else f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+    return f"{title:38s}" + "".join(f"{cell:>20s}" for cell in cells)
+
+
+def _about(frozen, report):
+    """What the baselines were made on, and whether the lines above may be compared with them."""
+    told = f"frozen baselines of {frozen['name']} v{frozen['version']}, {frozen['size']}, {frozen['n_tracks']} tracks"
+    if report.corpus != frozen["name"] or report.scale != frozen["size"]:
+        return f"NOT comparable with the lines above, made on {report.corpus}: {told} (ROC-AUC)"
+    return f"{told} (ROC-AUC; logistic regression on one vector a track)"

@@ -1,0 +1,205 @@
+"""The diagnostic on a made-up corpus: what an oracle, noise and a collapsed encoder must score, and clear errors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pawlib import paths
+from pawlib.bench import corpora, datasets, diagnostic, results
+
+RATE = 1000
+LABELS = ("a", "b", "c", "d")
+GROUPS = {"timbre": ("a", "b"), "order": ("c", "d")}
+FEW = {"n_boot": 50, "max_epochs": 60}
+
+
+class Waves:
+    """A store of songs whose samples say which song it is: its tags' code in the first channel's values."""
+
+    def __init__(self, waves):
+        self.waves = waves
+
+    def read(self, track_id, start=0, n_samples=None):
+        return self.waves[track_id][start : None if n_samples is None else start + n_samples]
+
+    def sample_rate(self, _track_id):
+        return RATE
+
+
+@pytest.fixture
+def corpus():
+    """200 songs of 29 s; every sample of a song is its tags, read as a binary number, plus its own small fraction."""
+    random = np.random.default_rng(0)
+    tracks, waves = [], {}
+    for k in range(200):
+        target = (random.random(4) < 0.5).astype(np.float32)
+        tracks.append(datasets.Track(f"song{k}", None, target, f"work{k}"))
+        waves[f"song{k}"] = np.full(29 * RATE, target @ [8, 4, 2, 1] + k / 400, np.float32)
+    splits = datasets.Splits(tracks[:160], tracks[160:180], tracks[180:], LABELS, "made-up", groups=GROUPS)
+    return corpora.Corpus("made-up", splits, Waves(waves), [])
+
+
+def answers(waves):
+    """The tags themselves, one after the other, and which song it is."""
+    code = waves.double().mean(dim=1)
+    bits = torch.stack([torch.floor(code / 2**k) % 2 for k in (3, 2, 1, 0)], dim=1)
+    return torch.cat([bits, 50 * torch.cos(np.pi * torch.outer(code, torch.arange(1, 30.0).double()) / 16)], dim=1)
+
+
+def tags_only(waves):
+    return answers(waves)[:, :4]
+
+
+def noise(waves):
+    generator = torch.Generator().manual_seed(int(waves[0, 0] * 100))
+    return torch.randn(len(waves), 16, generator=generator)
+
+
+def test_the_answers_score_one_and_noise_a_half(corpus):
+    found = diagnostic.evaluate(tags_only, RATE, corpus, name="answers", **FEW)
+    for group in GROUPS:
+        assert found.clips["groups"][group]["roc_auc"] > 0.99
+        assert found.wholes["groups"][group]["roc_auc"] > 0.99
+    lost = diagnostic.evaluate(noise, RATE, corpus, n_samples=2_800, **FEW)
+    assert 0.3 < lost.clips["metrics"]["roc_auc"] < 0.7 and lost.wholes is None
+    low, high = found.clips["groups"]["order"]["roc_auc_interval"]
+    assert 0.9 < low <= high <= 1
+
+
+def test_an_oracle_finds_every_whole(corpus):
+    found = diagnostic.evaluate(answers, RATE, corpus, **FEW).retrieval
+    assert list(found) == ["level_1", "level_2", "level_3"]
+    assert [one["accuracy"] for one in found.values()] == [1.0, 1.0, 1.0]
+    assert [one["n_clips"] for one in found.values()] == [40, 80, 160]
+    assert {one["chance"] for one in found.values()} == {1 / 20}
+
+
+def test_clips_have_the_encoders_own_length(corpus):
+    seen = set()
+
+    def watched(waves):
+        seen.add(waves.shape[1])
+        return tags_only(waves)
+
+    report = diagnostic.evaluate(watched, RATE, corpus, n_samples=3_000, **FEW)
+    assert seen == {3_000} and report.pooled and report.clip_seconds == 3
+    seen.clear()
+    report = diagnostic.evaluate(watched, 2 * RATE, corpus, **FEW)  # resampled
+    assert seen == {5_600, 11_200, 22_400, 44_800} and not report.pooled
+
+
+# --- retrieval by hand ---
+
+
+def slow_part_to_whole(tree):
+    wholes = [w[0] / np.linalg.norm(w[0]) for w in tree[0]]
+    shares = []
+    for level in tree[1:]:
+        hits = [
+            np.argmax([clip @ w / np.linalg.norm(clip) for w in wholes]) == song
+            for song, clips in enumerate(level) for clip in clips
+        ]  # fmt: skip
+        shares.append(np.mean(hits))
+    return shares
+
+
+def test_retrieval_is_that_of_slow_loops():
+    random = np.random.default_rng(0)
+    songs = random.standard_normal((7, 1, 5))
+    tree = [songs + 0.8 * random.standard_normal((7, 2**n, 5)) for n in range(3)]
+    found = diagnostic.part_to_whole(tree, n_boot=20)
+    assert [one["accuracy"] for one in found.values()] == pytest.approx(slow_part_to_whole(tree))
+    assert 0 < found["level_2"]["accuracy"] < 1
+
+
+def test_a_collapsed_encoder_scores_chance_and_the_length_of_vectors_does_not_matter():
+    same = [np.ones((5, 2**n, 3)) for n in range(3)]
+    assert [one["accuracy"] for one in diagnostic.part_to_whole(same, n_boot=20).values()] == [0.2, 0.2]
+    own = [np.repeat(np.eye(5)[:, None], 2**n, axis=1) * 10.0**n for n in range(3)]
+    assert diagnostic.part_to_whole(own, n_boot=20)["level_2"]["accuracy"] == 1
+    zeros = [np.zeros((5, 2**n, 3)) for n in range(3)]
+    assert diagnostic.part_to_whole(zeros, n_boot=20)["level_1"]["accuracy"] == pytest.approx(0.2)
+
+
+def test_retrieval_needs_two_songs():
+    with pytest.raises(ValueError, match="one song alone cannot be mistaken for another"):
+        diagnostic.part_to_whole([np.ones((1, 1, 3)), np.ones((1, 2, 3))])
+
+
+# --- what is kept and printed ---
+
+
+def test_the_report_makes_a_row_a_table_and_a_licence(corpus, tmp_path):
+    report = diagnostic.evaluate(tags_only, RATE, corpus, name="my_net", **FEW)
+    row = report.row()
+    assert row["id"] == "made-up.small.my_net.none.diagnostic.seed0" and row["n_tracks"] == 20
+    assert row["settings"]["diagnostic"] == diagnostic.ID == "mtat-v1.works-v1.diagnostic-v1"
+    assert set(row["groups"]) == {"timbre", "order", "timbre, wholes", "order, wholes"}
+    assert row["metrics"]["part_to_whole_level_3_chance"] == 0.05 and row["metrics"]["roc_auc_wholes"] > 0.99
+    assert results.write(row, tmp_path).is_file()
+    table = report.table()
+    assert "asked of clips of 2.8 s" in table and "asked of wholes of 22.4 s" in table
+    assert "log-mel statistics" in table and "random FCN-4, whole" in table and "NOT comparable" in table
+    assert "level 1: " in table and max(map(len, table.splitlines())) <= 120
+    assert "music21" in report.licence() and "MagnaTagATune" in report.licence()
+
+
+def test_an_encoder_of_one_length_has_no_line_for_wholes(corpus):
+    table = diagnostic.evaluate(tags_only, RATE, corpus, n_samples=5_600, **FEW).table()
+    assert "wholes of" not in table and "mean of their pieces" in table and "clips of 5.6 s" in table
+
+
+@pytest.mark.parametrize(
+    "embed_fn, said",
+    [
+        (lambda w: torch.zeros(len(w), 3, 4), r"64 clips of 2,800 samples, .* returned shape \(64, 3, 4\), expected"),
+        (lambda w: torch.zeros(8), r"returned shape \(8,\), expected \(64, D\)"),
+        (lambda w: torch.zeros(1, 8), r"returned shape \(1, 8\)"),
+        (lambda w: torch.full((len(w), 2), torch.nan), "NaN or infinite values for clip 0"),
+        (lambda w: torch.ones(len(w), w.shape[1] // 700), "8 values a clip, 4 before|32 values a clip, 4 before"),
+    ],
+)
+def test_wrong_vectors_are_one_clear_error(corpus, embed_fn, said):
+    with pytest.raises(ValueError, match=said):
+        diagnostic.evaluate(embed_fn, RATE, corpus, **FEW)
+
+
+def test_arrays_are_taken_too(corpus):
+    report = diagnostic.evaluate(lambda w: tags_only(w).numpy(), RATE, corpus, n_samples=2_800, **FEW)
+    assert report.width == 4
+
+
+def test_only_the_frozen_twin_is_the_diagnostic(corpus):
+    with pytest.raises(ValueError, match="defined on corpus='twin'"):
+        diagnostic.evaluate(noise, RATE, corpus="real")
+    with pytest.raises(ValueError, match="at scale 'paper'"):
+        diagnostic.evaluate(noise, RATE, scale="paper")
+    with pytest.raises(ValueError, match="cannot be part of a run id"):
+        diagnostic.evaluate(noise, RATE, corpus, name="My Net!")
+    with pytest.raises(ValueError, match="n_samples=0"):
+        diagnostic.evaluate(noise, RATE, corpus, n_samples=0)
+    corpus = dataclasses.replace(corpus, splits=dataclasses.replace(corpus.splits, groups={}))
+    with pytest.raises(ValueError, match="no groups of tags"):
+        diagnostic.evaluate(noise, RATE, corpus)
+
+
+def test_the_twin_is_opened_by_its_name(corpus, monkeypatch):
+    asked = []
+    monkeypatch.setattr(corpora, "open_corpus", lambda *args: asked.append(args) or corpus)
+    diagnostic.evaluate(tags_only, RATE, scale="toy", n_samples=2_800, **FEW)
+    assert asked == [("mtat", "twin", "toy")]
+
+
+def test_the_example_of_the_module_runs_on_the_toy_twin_where_it_is_there():
+    if not (paths.store("mtat-twin-toy") / "store.json").is_file():
+        pytest.skip("the toy twin is made by the notebooks")
+    basis = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+
+    def embed_fn(waves):
+        return waves[:, : waves.shape[1] // 400 * 400].unflatten(1, (-1, 400)).matmul(basis).abs().mean(dim=1)
+
+    report = diagnostic.evaluate(embed_fn, sample_rate=16_000, scale="toy", **FEW)
+    assert set(report.clips["groups"]) == {"timbre", "musical", "part", "order"}
+    assert 0 < report.retrieval["level_1"]["accuracy"] <= 1

@@ -1,15 +1,13 @@
 """A reader opens the explorer (chapter 80) in JupyterLab: every kind of selector changes what is seen and heard."""
 
-import shutil
-
 import pytest
-from test_lab import CHANGE_S, CHROMIUM, ROOT, SLIDER, _move_first_slider, _run_all, browser, lab  # noqa: F401
+from labs import CHANGE_S, SLIDER, move_first_slider, needs_chromium, open_and_run
 
 NAME = "80_explore"
 CELL = f".jp-CodeCell:has({SLIDER})"
 LIST, CHECK = f"{CELL} .widget-dropdown select", f"{CELL} .widget-checkbox input"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
+pytestmark = needs_chromium
 
 
 def _sources(page, kind):
@@ -38,17 +36,11 @@ def _settled(page):
 
 
 @pytest.fixture
-def opened(lab, browser, tmp_path):  # noqa: F811
+def opened(lab, browser, tmp_path):
     """The chapter, all cells run, at the page."""
-    folder, address, token = lab
-    shutil.copy(ROOT / "notebooks" / f"{NAME}.ipynb", folder)  # the committed one stays as it is
     page = browser.new_page(viewport={"width": 1400, "height": 2600})
     try:
-        page.goto(f"{address}/lab/tree/{NAME}.ipynb?token={token}&reset")
-        page.locator(".jp-Notebook").wait_for(timeout=60_000)
-        page.get_by_text("| Idle").first.wait_for(timeout=60_000)  # the kernel is there, or running asks which to take
-        assert _run_all(page) == 0, "a cell raised"
-        page.locator(SLIDER).first.scroll_into_view_if_needed(timeout=30_000)
+        open_and_run(page, lab, NAME)
         page.locator(f"{CELL} audio").first.wait_for(state="attached", timeout=30_000)
         yield page
     finally:
@@ -62,7 +54,7 @@ def test_selectors_change_the_picture_and_the_players(opened):
     assert len(images) == 1 and len(sounds) == 4, "one picture, the clip's player and those of three neighbours"
     assert images[0].startswith("data:image/png") and all(s.startswith("data:audio/mpeg") for s in sounds)
 
-    _move_first_slider(opened)  # the song: another picture, another clip
+    move_first_slider(opened)  # the song: another picture, another clip
     assert _changed(opened, "img", images)[0] != images[0]
     assert _changed(opened, "audio", sounds)[0] != sounds[0]
     images, sounds = _settled(opened)

@@ -255,13 +255,13 @@ def _over_seeds(metric, scores, targets, weights, random):
     """Mean score over seeds, and the same mean with drawn seeds under each drawn set of tracks (n_boot,)."""
     if len(scores) == 0:
         raise ValueError("a system without any seed has no mean")
-    per_seed, once = [], []
+    per_seed, estimates = [], []
     for one in scores:
         one, checked = _checked(metric, one, targets)
         per_seed.append(_resampled(metric, one, checked, weights))
-        once.append(once(metric, one, checked))
+        estimates.append(once(metric, one, checked))
     drawn = random.integers(len(scores), size=(len(weights), len(scores)))  # which seeds each resample takes
-    return float(np.mean(once)), np.stack(per_seed, axis=1)[np.arange(len(weights))[:, None], drawn].mean(axis=1)
+    return float(np.mean(estimates)), np.stack(per_seed, axis=1)[np.arange(len(weights))[:, None], drawn].mean(axis=1)
 
 
 def _checked(metric, scores, targets):

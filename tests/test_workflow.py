@@ -327,7 +327,17 @@ def test_typing_error_on_the_command_line_is_one_line(tables_of_the_paper, capsy
     assert runlist.main(["check", *words]) == 2
     said = capsys.readouterr().err
     assert said.startswith(message) and said.count("\n") == 1
-    assert runlist.main(["check", "table=1", "scale=toy", "corpus=real", "seeds=0 4", "systems=crnn"]) == 0
+    assert runlist.main(["check", "table=1", "scale=toy", "corpus=twin", "seeds=0 4", "systems=crnn"]) == 0
+
+
+def test_real_audio_that_is_not_there_is_told_before_anything_runs(tables_of_the_paper, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    words = ["check", "table=3", "corpus=real", "scale=toy", "systems=crnn"]
+    assert runlist.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(str(tmp_path / "raw" / "gtzan")) and "get it with `pawlib fetch gtzan`" in said
+    (tmp_path / "raw" / "gtzan").mkdir(parents=True)
+    assert runlist.main(words) == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*in no commit")

@@ -341,7 +341,6 @@ def _mean(scores, _targets):
     return float(scores.mean())
 
 
-
 def _plain(numbers):
     """Scores by name, intervals left out: a row names an interval after its metric."""
     return {key: value for key, value in numbers.items() if key in ("roc_auc", "pr_auc")}

@@ -337,6 +337,8 @@ def main(argv=None):
             print(summary(runs, _rows(everything), int(number[1]) if number else None))
         elif verb == "publish":
             print("\n".join(publish(runs)))
+        else:
+            _check_audio(runs)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -359,6 +361,16 @@ def _asked(words):
             raise ValueError(f"{key.upper()} {value!r} is unknown, expected one of {', '.join(known[key])}")
     everything = read(path, **{key: given[key] for key in ("scale", "corpus") if key in given})
     return path, everything, choose(everything, given.get("seeds"), given.get("systems"))
+
+
+def _check_audio(runs):
+    """Real audio cannot be made: say at once what is missing."""
+    for dataset in sorted({run.corpus.dataset for run in runs if run.corpus and run.corpus.switch == "real"}):
+        if not paths.raw(dataset).is_dir():
+            raise FileNotFoundError(
+                f"{paths.raw(dataset)} is not there, and CORPUS=real reads it: get it with `pawlib fetch {dataset}` or by "
+                "hand, as the README in the data folder says; CORPUS=twin makes a stand-in instead"
+            )
 
 
 def _rows(runs):

@@ -368,8 +368,8 @@ def _check_audio(runs):
     for dataset in sorted({run.corpus.dataset for run in runs if run.corpus and run.corpus.switch == "real"}):
         if not paths.raw(dataset).is_dir():
             raise FileNotFoundError(
-                f"{paths.raw(dataset)} is not there, and CORPUS=real reads it: get it with `pawlib fetch {dataset}` or by "
-                "hand, as the README in the data folder says; CORPUS=twin makes a stand-in instead"
+                f"{paths.raw(dataset)} is not there, and CORPUS=real reads it: get it with `pawlib fetch {dataset}` "
+                "or by hand, as the README in the data folder says; CORPUS=twin makes a stand-in instead"
             )
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from pawlib import paths
 
 DATASETS = ("mtat", "gtzan")  # those of corpora, which imports too much to explain a command
-RELEASED = "music-paw-fcn4-scores"  # the weights that come with the workbook
 
 
 def main(argv=None):
@@ -255,16 +254,13 @@ def _add_embed(commands):
         "embed",
         _embed,
         "Turn a folder of your own music into vectors: one parquet row for every clip of every level of every track.",
-        "pawlib embed ~/Music --out embeddings.parquet\n"
-        "         pawlib embed ~/Music --out short.parquet --levels shortest --model my_run/checkpoint.safetensors\n\n"
+        "pawlib embed ~/Music --model my_run/checkpoint.safetensors --out embeddings.parquet\n\n"
         "What cannot be embedded is listed with the reason in embeddings.failed.json. Exit status: 0 all embedded,\n"
         "1 some files left out, 2 nothing could be done. Run again after a stop, or when the folder has changed.",
     )
     command.add_argument("folder", type=Path, help="wav, flac, ogg and mp3 of any rate and length, subfolders too")
     command.add_argument("--out", type=Path, required=True, help="the parquet file to write")
-    command.add_argument(
-        "--model", default=RELEASED, help=f"a checkpoint file or the name of a released one (default: {RELEASED})"
-    )
+    command.add_argument("--model", required=True, help="a checkpoint file, or the name of a released one")
     command.add_argument(
         "--levels",
         choices=("all", "shortest", "top"),

@@ -85,7 +85,7 @@ FINE_TUNING = {
     "select": "roc_auc",
     "valid_chunks": "cover",
 }
-SCALES = {  # at small every network gets the same multiply-accumulates, see `equal_work`
+SCALES = {  # at small every network gets about the same multiply-accumulates, see `equal_work`
     "supervised": {
         "toy": {**PUBLISHED, "stages": (Stage("adam", 1e-3, 2, 2), Stage("sgd", 1e-3, 1, 1)), "batch_size": 4,
                 "steps_per_epoch": 2, "valid_chunks": 1},
@@ -129,11 +129,12 @@ def recipe(protocol, scale, **changes):
 
 
 def equal_work(model, stages, batch_size, work=SMALL_WORK, bounds=STEPS_AT_SMALL):
-    """Steps of an epoch for which a whole run costs the same multiply-accumulates whatever the network.
+    """Steps of an epoch for which a whole run costs about the same multiply-accumulates, within bounds.
 
     On 2 cores nobody trains ten networks to the end. Giving each as many *songs* would let the smallest finish in
     seconds and the largest take an hour; giving each as much *work* is a comparison with a meaning: what each makes of
-    the same electricity. At paper scale every network gets the published epochs.
+    the same electricity. Nobody can learn from a handful of steps, so a very large network gets the fewest of `bounds`
+    and with them more work: Self-attention 1.8 times as much. At paper scale every network gets the published epochs.
 
     Parameters
     ----------

@@ -7,10 +7,12 @@ SHELL := bash
 .PHONY: list setup workbook toy reproduce test browser lab publish format
 
 PYTHON ?= python3.11
-LIST ?= notebooks/runs/$(if $(TABLE),table$(TABLE),workbook).yaml
+LIST ?= notebooks/runs/$(if $(TABLE),table$(TABLE),$(if $(FIGURE),figure$(FIGURE),workbook)).yaml
 PROFILE ?= notebooks/runs/profiles/local
-# What `reproduce` and `publish` may be told, e.g. TABLE=1 SCALE=small CORPUS=twin SEEDS="0 1" SYSTEMS="crnn fcn_5"
-export TABLE SCALE CORPUS SEEDS SYSTEMS
+# What `reproduce` and `publish` may be told: TABLE=1, FIGURE=3 or LIST=a file, and e.g.
+# SCALE=small CORPUS=twin SEEDS="0 1" SYSTEMS="crnn fcn_5" ENCODERS=fcn_4
+export SCALE CORPUS SEEDS SYSTEMS ENCODERS
+asked = $(if $(TABLE),table=$(TABLE),$(if $(FIGURE),figure=$(FIGURE),$(if $(filter file,$(origin LIST)),table=,$(LIST))))
 # Under `make -n`, or with DRY=1, `reproduce` shows what it would run.
 flags = $(firstword -$(MAKEFLAGS))
 dry = $(or $(findstring n,$(flags)),$(filter-out 0,$(DRY)))
@@ -63,10 +65,10 @@ define plan
 endef
 define reproduction
 	@command -v snakemake > /dev/null || { echo "nothing is installed here yet: make setup" >&2; exit 1; }
-	@python -m pawlib.bench.runlist check "table=$${TABLE:-}" $(1)
+	@python -m pawlib.bench.runlist check "$(asked)" $(1)
 	$(if $(dry),$(call plan,$(1)),$(call graph,$(1)))
 endef
-chosen = $${SCALE:+"scale=$$SCALE"} $${CORPUS:+"corpus=$$CORPUS"} $${SEEDS:+"seeds=$$SEEDS"} $${SYSTEMS:+"systems=$$SYSTEMS"}
+chosen = $${SCALE:+"scale=$$SCALE"} $${CORPUS:+"corpus=$$CORPUS"} $${SEEDS:+"seeds=$$SEEDS"} $${SYSTEMS:+"systems=$$SYSTEMS"} $${ENCODERS:+"encoders=$$ENCODERS"}
 
 workbook: setup  ## make the twin, run every notebook of the list, print the table beside the paper's
 	$(call graph,)
@@ -74,7 +76,7 @@ workbook: setup  ## make the twin, run every notebook of the list, print the tab
 toy: setup  ## the same in a few minutes: few songs, few steps, numbers that mean nothing
 	$(call graph,scale=toy)
 
-reproduce: $(if $(dry),,setup)  ## what a table lacks: TABLE=1 [SCALE=small CORPUS=twin SEEDS="0 1" SYSTEMS="crnn fcn_5"]; -n or DRY=1: show it only
+reproduce: $(if $(dry),,setup)  ## what a table or figure lacks: TABLE=1 or FIGURE=3 [SCALE=small CORPUS=twin SEEDS="0 1" SYSTEMS="crnn fcn_5" ENCODERS=fcn_4]; -n or DRY=1: show it only
 	$(if $(findstring n,$(flags)),+@MAKEFLAGS= $(MAKE) --no-print-directory reproduce DRY=1,$(call reproduction,$(chosen)))
 
 test: setup  ## unit tests, then all notebooks at toy scale against their committed outputs
@@ -88,8 +90,8 @@ browser: setup  ## open notebooks in JupyterLab in a headless Chromium and move 
 lab: setup  ## JupyterLab at the first notebook
 	@jupyter lab notebooks/00_start_here.ipynb
 
-publish: setup  ## copy the rows of my runs to data/results, which is committed; TABLE=1: those of a table's list
-	@python -m pawlib.bench.runlist publish "$(if $(TABLE),table=$(TABLE),$(LIST))" $(chosen)
+publish: setup  ## copy the rows of my runs to data/results, which is committed; TABLE=1 or FIGURE=3: those of its list
+	@python -m pawlib.bench.runlist publish "$(LIST)" $(chosen)
 
 format: setup  ## tidy code, and take noise and audio (not other outputs) out of the notebooks
 	@ruff format .; ruff check --fix .

@@ -24,7 +24,7 @@ ROOT = Path(workflow.basedir)
 LIST = config.get("list", ROOT / "notebooks" / "runs" / "workbook.yaml")
 try:
     RUNS = runlist.read(LIST, **{key: config[key] for key in ("scale", "corpus") if key in config})
-    RUNS = runlist.choose(RUNS, config.get("seeds"), config.get("systems"))
+    RUNS = runlist.choose(RUNS, *(config.get(key) for key in ("seeds", "systems", "encoders")))
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 

@@ -17,6 +17,9 @@ Conventions
 Told in: notebooks/10_pretrain_music_paw.ipynb
 """
 
+import ast
+import inspect
+
 import torch
 import torchaudio
 from torch import nn
@@ -34,6 +37,40 @@ VARIANTS = {
     "baseline_multicrop": (False, "multicrop", "own"),
 }
 FRAMES = 350  # hops in the shortest clip; one frame more, 351, is what Table 1's cost shows (reading R1)
+
+
+def readings(text):
+    """Arguments of MusicPAW off their defaults, from one line: readings("temperature=0.1 mix=0.25").
+
+    Parameters
+    ----------
+    text : str
+        Pairs name=value between spaces; "" for none. A value is a number, True, False, None or a word.
+
+    Returns
+    -------
+    dict
+        In the order given.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a name given twice, or a pair without "="; it lists the known names.
+
+    Told in: notebooks/73_readings.ipynb
+    """
+    known = [name for name in inspect.signature(MusicPAW).parameters if name not in ("variant", "encoder")]
+    found = {}
+    for pair in text.split():
+        name, equals, value = pair.partition("=")
+        if not equals or name not in known or name in found:
+            wrong = "is given twice" if name in found else "is no reading written as name=value"
+            raise ValueError(f"{pair!r} in {text!r} {wrong}; the readings are {', '.join(known)}")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
 
 
 class Embedding(dict):

@@ -1,5 +1,6 @@
 """decode and resample: every broken file is named with its cause, every whole one comes back as written."""
 
+import os
 import pickle
 
 import numpy as np
@@ -64,6 +65,68 @@ def test_a_missing_file_a_folder_and_a_broken_link_are_told_apart(tmp_path):
     (tmp_path / "link.wav").symlink_to(tmp_path / "gone.wav")
     with pytest.raises(audio.AudioError, match="broken link"):
         audio.decode(tmp_path / "link.wav")
+
+
+@pytest.mark.parametrize("read", [audio.decode, lambda path: list(audio.mono_blocks(path, RATE))])
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(audio.AudioError, match="no regular file but a pipe"):
+        read(tmp_path / "a.wav")
+
+
+def noise(seconds=2.0, rate=RATE, n_channels=1):
+    return np.random.default_rng(0).normal(0, 0.1, (round(seconds * rate), n_channels)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate, n_channels", [(RATE, 1), (44_100, 2), (8_000, 3)])
+@pytest.mark.parametrize("n_block", [None, 7_001])
+def test_blocks_joined_are_the_mean_over_channels_resampled(tmp_path, monkeypatch, rate, n_channels, n_block):
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 10_007)
+    path = written(tmp_path, "a.wav", noise(2.3, rate, n_channels), rate, subtype="FLOAT")
+    blocks = list(audio.mono_blocks(path, RATE, n_block))
+    wanted = audio.resample(audio.decode(path)[0].mean(axis=0), rate, RATE)
+    assert len(blocks) > 1 and all(block.dtype == np.float32 for block in blocks)
+    np.testing.assert_allclose(np.concatenate(blocks)[: len(wanted)], wanted, atol=1e-6)
+
+
+def spoilt(path, how):
+    wave = noise()
+    if how == "nan":
+        wave[20_000] = np.nan
+    if how == "header":
+        wave = wave[:0]
+    soundfile.write(path, 0 * wave if how == "silent" else wave, RATE, subtype="PCM_16" if how == "cut" else "FLOAT")
+    return cut(path) if how == "cut" else path
+
+
+@pytest.mark.parametrize("how", ["nan", "header", "silent", "cut", "missing", "text"])
+def test_blocks_and_whole_files_are_refused_for_the_same_reason(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 4_096)
+    path = tmp_path / "a.wav"
+    if how == "text":
+        path.write_text("hello " * 99)
+    elif how != "missing":
+        spoilt(path, how)
+    with pytest.raises(audio.AudioError) as at_once:
+        audio.decode(path)
+    with pytest.raises(audio.AudioError) as in_blocks:
+        list(audio.mono_blocks(path, RATE))
+    assert at_once.value.reason == in_blocks.value.reason
+
+
+def test_what_the_end_shows_is_raised_after_the_last_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 4_096)
+    heard = []
+    with pytest.raises(audio.AudioError, match="is cut off"):
+        heard.extend(audio.mono_blocks(spoilt(tmp_path / "a.wav", "cut"), RATE))
+    assert 0.9 * RATE < sum(map(len, heard)) <= RATE  # half of two seconds
+
+
+def test_channels_that_cancel_each_other_are_silent_in_mono_alone(tmp_path):
+    path = written(tmp_path, "a.wav", noise() * [1, -1], subtype="FLOAT")
+    assert audio.decode(path)[0].any()
+    with pytest.raises(audio.AudioError, match="channels cancel each other out"):
+        list(audio.mono_blocks(path, RATE))
 
 
 def test_an_empty_file_says_zero_bytes(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pawlib import paths
-from pawlib.bench import corpora, datasets, diagnostic, results
+from pawlib.bench import corpora, datasets, diagnostic, results, stats
 
 RATE = 1000
 LABELS = ("a", "b", "c", "d")
@@ -136,6 +136,7 @@ def test_the_report_makes_a_row_a_table_and_a_licence(corpus, tmp_path):
     row = report.row()
     assert row["id"] == "made-up.small.my_net.none.diagnostic.seed0" and row["n_tracks"] == 20
     assert row["settings"]["diagnostic"] == diagnostic.ID == "mtat-v1.works-v1.diagnostic-v1"
+    assert row["settings"]["intervals"] == stats.INTERVALS
     assert set(row["groups"]) == {"timbre", "order", "timbre, wholes", "order, wholes"}
     assert row["metrics"]["part_to_whole_level_3_chance"] == 0.05 and row["metrics"]["roc_auc_wholes"] > 0.99
     assert results.write(row, tmp_path).is_file()

@@ -65,6 +65,34 @@ def test_a_second_probe_reads_the_kept_features_and_other_weights_do_not(corpus,
         embed.splits(other, corpus)
 
 
+def test_a_level_by_number_is_the_one_that_has_the_name(corpus, paw, monkeypatch):
+    named = {levels: embed.splits(paw, corpus, levels)["test"] for levels in ("top", "shortest")}
+    monkeypatch.setattr(embed, "_pass", lambda *a: pytest.fail("a second pass over the tracks"))
+    for n, levels in enumerate(("top", "shortest")):
+        numbered = embed.splits(paw, corpus, n)["test"]
+        assert torch.equal(numbered.x, named[levels].x)
+        assert torch.equal(numbered.track_index, named[levels].track_index)
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1.0, 0), (1.003, 0), (1.03, 3)])
+def test_kept_features_are_taken_only_if_the_code_still_makes_them(corpus, paw, monkeypatch, factor, passes):
+    first = embed.splits(paw, corpus)["test"].x
+    made, embedded = [], type(paw).embed_clips
+    monkeypatch.setattr(type(paw), "embed_clips", lambda self, *a: factor * embedded(self, *a))  # other mels, say
+    monkeypatch.setattr(embed, "_pass", lambda *a, real=embed._pass: made.append(1) or real(*a))
+    again = embed.splits(paw, corpus)["test"].x
+    assert len(made) == passes
+    assert torch.equal(again, first) if not passes else torch.allclose(again, factor * first, rtol=0.02)
+    made.clear()
+    assert torch.equal(embed.splits(paw, corpus)["test"].x, again) and not made  # the new ones are kept
+
+
+def test_other_audio_under_the_same_names_is_embedded_again(corpus, paw):
+    first = embed.splits(paw, corpus)["train"].x
+    corpus.store.waves["song0"] = 0.5 * corpus.store.waves["song0"]
+    assert not torch.allclose(embed.splits(paw, corpus)["train"].x[:3], first[:3], rtol=0.01)
+
+
 def test_a_damaged_cache_is_made_again(corpus, paw, tmp_path):
     first = embed.splits(paw, corpus)["test"].x
     for path in (tmp_path / "store" / "made-up" / "features").glob("*.safetensors"):
@@ -83,9 +111,10 @@ def test_statistics_give_one_row_per_track_and_are_kept(corpus):
     assert torch.equal(embed.statistics(energy, corpus)["train"].x, first["train"].x)
 
 
-def test_unknown_levels_are_refused(corpus, paw):
-    with pytest.raises(ValueError, match="levels='longest' is unknown, expected one of"):
-        embed.splits(paw, corpus, "longest")
+@pytest.mark.parametrize("levels", ["longest", 2, -1, True, None])
+def test_unknown_levels_are_refused(corpus, paw, levels):
+    with pytest.raises(ValueError, match=rf"levels={levels!r} is unknown, expected one of .* 0 to 1 \(reading R11\)"):
+        embed.splits(paw, corpus, levels)
 
 
 def test_calibration_moves_statistics_and_no_weight(corpus):

@@ -1,4 +1,4 @@
-"""A folder to vectors: which rows, what is left out and why, going on after a stop, and what the vectors find."""
+"""A folder to vectors: which rows, what is left out and why, going on after a stop. What they find: test_alike.py."""
 
 import json
 import tracemalloc
@@ -125,7 +125,7 @@ def test_the_model_keeps_its_mode(music, out):
 @pytest.mark.parametrize("rate, channels", [(8_000, 1), (11_025, 2), (16_000, 1), (44_100, 2), (192_000, 8)])
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 4.3])
 def test_blocks_give_the_wholes_of_the_file_at_once(tmp_path, monkeypatch, rate, channels, seconds):
-    monkeypatch.setattr(folders, "BLOCK_FRAMES", 10_007)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 10_007)
     wave = noise(seconds, rate, channels=channels)
     path = write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
     given = list(folders.wholes(path, RATE, 32_000))
@@ -137,7 +137,7 @@ def test_blocks_give_the_wholes_of_the_file_at_once(tmp_path, monkeypatch, rate,
 
 @pytest.mark.parametrize("extension", [".ogg", ".mp3", ".flac"])
 def test_codecs_read_in_blocks_as_at_once(tmp_path, monkeypatch, extension):
-    monkeypatch.setattr(folders, "BLOCK_FRAMES", 5_003)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 5_003)
     path = write(tmp_path / f"a{extension}", noise(3))
     given = np.concatenate([whole for whole, _ in folders.wholes(path, RATE, 16_000)])
     wanted = audio.decode(path)[0][0]
@@ -146,7 +146,7 @@ def test_codecs_read_in_blocks_as_at_once(tmp_path, monkeypatch, extension):
 
 def test_an_mp3_of_music_reads_in_blocks_as_at_once(tmp_path, monkeypatch):
     """Tones over noise, loud after quiet: frames that borrow bits from those before them."""
-    monkeypatch.setattr(folders, "BLOCK_FRAMES", 5_003)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 5_003)
     at = np.arange(6 * 22_050) / 22_050
     tones = sum(np.sin(2 * np.pi * f * at) for f in (220, 331, 441, 1_903)) * (np.sin(9 * at) > 0.2)
     wave = 0.15 * tones + 0.1 * noise(6, 22_050) * (np.sin(5 * at) > 0.5)
@@ -354,76 +354,7 @@ def test_unknown_levels_and_folders_are_refused(music, out, paw):
         folders.embed(music / "nowhere", out, paw)
 
 
-# --- what the vectors find ---
-
-
-def made_up(tracks, level=1):
-    """Embeddings of tracks given as arrays (n_clips, width), every clip its own."""
-    track = np.concatenate([np.full(len(x), k) for k, x in enumerate(tracks)])
-    index = np.concatenate([np.arange(len(x)) for x in tracks])
-    n = len(track)
-    names = tuple(f"track {k}" for k in range(len(tracks)))
-    return alike.Embeddings(
-        names,
-        track,
-        np.full(n, level),
-        index,
-        index * 2.8,
-        index * 2.8 + 2.8,
-        np.zeros(n, bool),
-        np.concatenate(tracks),
-    )
-
-
-def test_means_leave_out_what_is_repeated_unless_all_is():
-    e = made_up([np.float32([[1, 0], [3, 0], [50, 0]]), np.float32([[7, 7]])])
-    e.repeated[[2, 3]] = True
-    assert e.means(1).tolist() == [[2, 0], [7, 7]]
-
-
-def test_neighbours_are_those_of_slow_loops():
-    random = np.random.default_rng(0)
-    tracks = [random.standard_normal((n, 6)).astype(np.float32) for n in (3, 5, 2, 4)]
-    rows, similarity = alike.neighbours(made_up(tracks), level=1, k=2)
-    means = [x.mean(axis=0) for x in tracks]
-    for i, a in enumerate(means):
-        cosines = {j: a @ b / np.linalg.norm(a) / np.linalg.norm(b) for j, b in enumerate(means) if j != i}
-        wanted = sorted(cosines, key=cosines.get, reverse=True)[:2]
-        assert rows[i].tolist() == wanted
-        assert similarity[i] == pytest.approx([cosines[j] for j in wanted], abs=1e-5)
-    assert alike.neighbours(made_up(tracks), level=1, k=99)[0].shape == (4, 3)
-    with pytest.raises(ValueError, match="5 neighbours among 1 tracks"):
-        alike.neighbours(made_up(tracks[:1]), level=1)
-
-
-def test_a_copy_is_found_whatever_is_added_to_every_clip_alike():
-    random = np.random.default_rng(0)
-    tracks = [10 + random.standard_normal((n, 32)).astype(np.float32) for n in (8, 8, 9, 20)]
-    louder = tracks[1] + 3 * random.standard_normal(32).astype(np.float32)  # what another gain or codec does
-    shorter = tracks[2][:8] + 0.1 * random.standard_normal((8, 32)).astype(np.float32)
-    found = alike.near_duplicates(made_up([*tracks, louder, shorter]))
-    assert {(pair.a, pair.b) for pair in found} == {(1, 4), (2, 5)}
-    assert found[0].similarity == pytest.approx(1, abs=1e-5)
-
-
-def test_the_same_clips_in_another_order_are_no_copy():
-    clips = np.random.default_rng(0).standard_normal((8, 32)).astype(np.float32)
-    assert alike.near_duplicates(made_up([clips, clips[::-1].copy()])) == []
-
-
-def test_constant_and_short_tracks_have_no_course():
-    clips = np.ones((5, 8), np.float32)
-    short = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
-    assert alike.near_duplicates(made_up([clips, clips, short, short])) == []
-
-
-def test_possible_covers_are_alike_as_wholes_and_no_copies():
-    random = np.random.default_rng(0)
-    wholes = [random.standard_normal((2, 64)).astype(np.float32) for _ in range(12)]
-    wholes[5] = wholes[3][::-1] + 0.05 * random.standard_normal((2, 64)).astype(np.float32)  # another order of parts
-    wholes[7] = wholes[6].copy()
-    found = alike.possible_covers(made_up(wholes, level=0), duplicates=[alike.Pair(6, 7, 1.0)])
-    assert [(pair.a, pair.b) for pair in found] == [(3, 5)]
+# --- back to the files ---
 
 
 def test_a_real_copy_is_found_among_real_files(tmp_path, out, paw):

@@ -185,6 +185,14 @@ def test_a_difference_to_oneself_is_nothing(levels):
     assert (shifted["low"], shifted["high"]) == pytest.approx((0.25, 0.25))
 
 
+def test_songs_of_one_work_are_drawn_together():
+    per_song = np.repeat([0.0, 1.0], 20)
+    apart = hierarchy.over_songs(per_song, n_boot=200)
+    together = hierarchy.over_songs(per_song, n_boot=200, units=["a"] * 20 + ["b"] * 20)
+    assert together["estimate"] == apart["estimate"] == 0.5
+    assert (together["low"], together["high"]) == (0, 1) and 0.3 < apart["low"] < apart["high"] < 0.7
+
+
 # the map
 
 
@@ -308,7 +316,7 @@ class FakeCorpus:
     store: object
 
 
-def test_features_of_any_level_are_embeds_features_of_a_tree_cut_off_there(tmp_path, monkeypatch):
+def test_features_of_any_level_are_of_the_clips_that_spans_tells_of(tmp_path, monkeypatch):
     monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
     tracks = [SimpleNamespace(id=str(k), target=np.zeros(1, np.float32)) for k in range(2)]
     corpus = FakeCorpus("fake", SimpleNamespace(train=tracks, valid=tracks[:1], test=tracks[1:]), FakeStore())
@@ -319,6 +327,5 @@ def test_features_of_any_level_are_embeds_features_of_a_tree_cut_off_there(tmp_p
         assert set(found["train"].x[:, 1].tolist()) == {float(n)}
         assert len(hierarchy.spans(200, 80 // 2**n, 8000)) == n_clips
     assert torch.equal(hierarchy.level_features(model, corpus, 2)["test"].x, embed.splits(model, corpus)["test"].x)
-    assert model.n_levels == 3
-    with pytest.raises(ValueError, match="level 3 is none"):
+    with pytest.raises(ValueError, match="levels=3 is unknown"):
         hierarchy.level_features(model, corpus, 3)

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pawlib.bench import stats
@@ -123,6 +124,109 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
         found = stats.bootstrap("accuracy", right.astype(int), np.ones(80, int), n_boot=200, seed=trial)
         hits += found["low"] <= 0.7 <= found["high"]
     assert 86 <= hits <= 100
+
+
+# --- PR-AUC: copies of a track lift it ---
+
+
+def made_up(random, n_works=60, n_labels=30):
+    """A test set of one to three tracks a work, and the scores of a weak system, alike within a work."""
+    work = np.repeat(np.arange(n_works), random.integers(1, 4, n_works))
+    share = np.linspace(0.1, 0.25, n_labels)
+    of_work = (random.random((n_works, n_labels)) < share)[work]
+    own = random.random((len(work), n_labels)) < share
+    targets = np.where(random.random(own.shape) < 0.7, of_work, own).astype(int)
+    noise = 0.6 * random.normal(size=(n_works, n_labels))[work] + 0.8 * random.normal(size=own.shape)
+    return 0.3 * targets + noise, targets, work
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """Mean scores of test sets of one kind, and for 150 of them: score, resamples, and the interval that is given."""
+    random = np.random.default_rng(0)
+    many = [made_up(random)[:2] for _ in range(300)]
+    mean = {metric: np.mean([stats.once(metric, *one) for one in many]) for metric in ("roc_auc", "pr_auc")}
+    found = {"roc_auc": [], "pr_auc": []}
+    for trial in range(150):
+        scores, targets, work = made_up(random)
+        made = stats.tagging_intervals(scores, targets, range(30), units=work, n_boot=120, seed=trial)["all"]
+        for metric, rows in found.items():
+            drawn = stats._resampled(metric, scores, targets, stats._counts(work, len(work), 120, trial))
+            rows.append((made[metric]["estimate"], drawn, (made[metric]["low"], made[metric]["high"])))
+    return mean, found
+
+
+def missed(mean, intervals):
+    """Shares of intervals that lie above the mean, and below it."""
+    low, high = np.array(intervals).T
+    return float((low > mean).mean()), float((high < mean).mean())
+
+
+def plain(drawn):
+    return np.quantile(drawn, [0.025, 0.975])
+
+
+def bias_corrected(drawn, estimate):
+    """Efron and Tibshirani 1993, ch. 14, without acceleration."""
+    z0 = norm.ppf(np.clip((drawn < estimate).mean(), 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
+    return np.quantile(drawn, norm.cdf(2 * z0 + norm.ppf([0.025, 0.975])))
+
+
+def test_centred_intervals_of_pr_auc_cover_the_mean_score_and_miss_it_on_both_sides_alike(simulated):
+    mean, found = simulated
+    above, below = missed(mean["pr_auc"], [interval for *_, interval in found["pr_auc"]])
+    assert above + below <= 0.1 and above <= 0.06 and below <= 0.06
+
+
+def test_plain_and_bias_corrected_intervals_of_pr_auc_miss_it_on_one_side(simulated):
+    mean, found = simulated
+    above, below = missed(mean["pr_auc"], [plain(drawn) for _, drawn, _ in found["pr_auc"]])
+    assert above >= 0.15 and below <= 0.01
+    above, below = missed(mean["pr_auc"], [bias_corrected(drawn, score) for score, drawn, _ in found["pr_auc"]])
+    assert below >= 0.2 and below > 2 * above
+
+
+def test_pr_auc_lies_in_the_middle_of_its_interval_though_at_the_edge_of_its_resamples(simulated):
+    _, found = simulated
+    for score, drawn, (low, high) in found["pr_auc"]:
+        assert drawn.mean() - score > 0.5 * drawn.std()
+        assert 0.3 < (score - low) / (high - low) < 0.7
+        assert high - low == pytest.approx(np.diff(plain(drawn))[0])
+    assert np.mean([(drawn.mean() - score) / drawn.std() for score, drawn, _ in found["pr_auc"]]) > 1
+
+
+def test_intervals_of_roc_auc_are_plain_and_need_no_centring(simulated):
+    mean, found = simulated
+    for _, drawn, interval in found["roc_auc"]:
+        assert interval == pytest.approx(plain(drawn), abs=TOLERANCE)
+    assert abs(np.mean([(drawn.mean() - score) / drawn.std() for score, drawn, _ in found["roc_auc"]])) < 0.05
+    above, below = missed(mean["roc_auc"], [interval for *_, interval in found["roc_auc"]])
+    assert above <= 0.06 and below <= 0.06
+    assert stats.INTERVALS == {"roc_auc": "percentile", "pr_auc": "percentile, centred", "accuracy": "percentile"}
+
+
+def test_a_difference_and_a_mean_over_seeds_are_centred_too():
+    scores, targets, work = made_up(np.random.default_rng(1))
+    better = scores + 2 * targets
+    weights = stats._counts(work, len(work), 200, 0)
+    drawn = [stats._resampled("pr_auc", one, targets, weights) for one in (better, scores)]
+    difference = drawn[0] - drawn[1]
+    found = stats.paired_bootstrap("pr_auc", better, scores, targets, work, n_boot=200)
+    centred = difference - difference.mean() + found["estimate"]
+    assert (found["low"], found["high"]) == pytest.approx(tuple(plain(centred)))
+    assert difference.mean() < found["estimate"]  # copies lift the weaker system more
+    seeds = stats.hierarchical_bootstrap("pr_auc", [scores, scores], targets, units=work, n_boot=200)
+    single = stats.bootstrap("pr_auc", scores, targets, work, n_boot=200)
+    assert (seeds["low"], seeds["high"]) == pytest.approx((single["low"], single["high"]))
+
+
+def test_a_centred_interval_stays_a_share():
+    random = np.random.default_rng(0)
+    targets = (random.random((30, 2)) < 0.5).astype(int)
+    perfect = stats.bootstrap("pr_auc", targets.astype(float), targets, n_boot=50)
+    assert (perfect["low"], perfect["estimate"], perfect["high"]) == (1, 1, 1)
+    nearly = stats.bootstrap("pr_auc", targets + 0.45 * random.normal(size=targets.shape), targets, n_boot=400)
+    assert nearly["low"] < nearly["estimate"] < nearly["high"] <= 1
 
 
 def test_accuracy_and_any_function_can_be_resampled():

@@ -1,4 +1,7 @@
-"""Whole networks learn labels: the loop resumes to the bit, keeps the best weights, and hears every second."""
+"""Whole networks learn labels: the loop resumes to the bit, keeps the best weights, and hears every second.
+
+How a trained network answers for a track: test_scoring.py. Drawing few labels: test_datasets.py.
+"""
 
 import dataclasses
 import json
@@ -10,7 +13,7 @@ import torch
 from torch import nn
 
 from pawlib import checkpoints
-from pawlib.bench import datasets, protocols, scoring, supervised
+from pawlib.bench import datasets, protocols, supervised
 from pawlib.bench.datasets import Splits, Track
 from pawlib.bench.supervised import Stage
 
@@ -166,69 +169,6 @@ def test_losses_are_those_of_the_definitions():
     assert float(protocols.loss_of(logits, target, single_label=True)) == pytest.approx(by_hand, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "starts"),
-    [
-        ((100, 100), [0]),
-        ((60, 100), [0]),  # shorter: one chunk, filled by repetition
-        ((250, 100), [0, 100, 150]),
-        ((300, 100), [0, 100, 200]),
-        ((250, 100, "cover", "drop"), [0, 100]),
-        ((250, 100, 4), [0, 50, 100, 150]),
-        ((250, 100, 4, "drop"), [0, 37, 74, 111]),  # hop (250 - 100) // 4, the peers' rule
-        ((250, 100, 1), [75]),
-    ],
-)
-def test_chunks_begin_where_they_should(arguments, starts):
-    assert scoring.chunk_starts(*arguments) == starts
-
-
-@pytest.mark.parametrize("n_samples", [801, 1600, 1999, 2400, 465_984])
-@pytest.mark.parametrize("chunks", ["cover", 2, 16])
-def test_the_tail_is_heard(n_samples, chunks):
-    starts = scoring.chunk_starts(n_samples, 800, chunks)
-    assert starts[0] == 0 and starts[-1] + 800 == n_samples and starts == sorted(starts)
-
-
-@pytest.mark.parametrize("asked", [{"tail": "forget"}, {"chunks": 0}, {"chunks": "some"}, {"chunks": True}])
-def test_unknown_chunks_are_refused(asked):
-    with pytest.raises(ValueError, match="is unknown, expected"):
-        scoring.chunk_starts(1000, 100, **asked)
-
-
-@pytest.mark.parametrize("single_label", [False, True])
-def test_a_score_is_the_mean_probability_of_the_chunks(single_label):
-    data, model = corpus(), network().eval()
-    scored = scoring.score(model, data.store, data.splits.test, single_label, precision="32-true")
-    for row, track in zip(scored.scores, data.splits.test, strict=True):
-        wave = torch.from_numpy(data.store.read(track.id))
-        logits = [model(wave[s : s + 800].unsqueeze(0))[0] for s in (0, 800, 1600, 1700)]
-        means = sum(x.softmax(0) if single_label else x.sigmoid() for x in logits) / 4
-        assert row == pytest.approx(means.detach().numpy(), abs=1e-6)
-    assert scored.n_chunks == 4 * len(data.splits.test) and scored.n_repeated == 0
-
-
-def test_a_track_shorter_than_the_input_is_repeated_and_counted():
-    data, model = corpus(n_samples=500), network().eval()
-    scored = scoring.score(model, data.store, data.splits.test[:1], False, precision="32-true")
-    wave = torch.from_numpy(data.store.read(data.splits.test[0].id))
-    by_hand = model(torch.cat([wave, wave[:300]]).unsqueeze(0)).sigmoid()
-    assert scored.n_repeated == 1 and scored.scores[0] == pytest.approx(by_hand.detach().numpy()[0], abs=1e-6)
-
-
-def test_scoring_leaves_the_mode_of_the_network():
-    data, model = corpus(), network().train()
-    scoring.score(model, data.store, data.splits.test, False, precision="32-true")
-    assert model.training
-
-
-def test_an_answer_that_is_not_finite_names_the_track():
-    data = corpus()
-    data.store.waves[data.splits.test[1].id][:] = np.nan
-    with pytest.raises(ValueError, match=rf"answer to track {data.splits.test[1].id} is not finite"):
-        scoring.score(network(), data.store, data.splits.test, False, precision="32-true")
-
-
 def test_a_loss_that_is_not_finite_says_where_and_keeps_what_was_good(tmp_path):
     data = corpus()
     train(tmp_path, data=data, stop_after_steps=4)
@@ -271,57 +211,6 @@ def test_classes_are_chosen_by_accuracy_too(tmp_path):
         tmp_path, data=corpus(n_train=12, single_label=True), select="accuracy", stages=(Stage("adam", 0.05, 20, 20),)
     )
     assert history[-1]["valid_accuracy"] == 1.0  # three levels are easy to tell apart
-
-
-# --- a share of the labels ---
-
-
-def labelled(n=200, n_labels=6):
-    random = np.random.default_rng(1)
-    share = np.array([0.5, 0.4, 0.3, 0.2, 0.03, 0.01])[:n_labels]
-    target = (random.random((n, n_labels)) < share).astype(np.float32)
-    target[0] = 1
-    return [Track(str(i), None, row, str(i)) for i, row in enumerate(target)], [f"l{k}" for k in range(n_labels)]
-
-
-def test_every_label_is_heard_where_there_is_room():
-    tracks, _ = labelled()
-    for seed in range(20):
-        few = datasets.few_labels(tracks, 5, seed)
-        assert len(few) == 10 == len({track.id for track in few})
-        assert datasets.targets(few).any(axis=0).all()
-
-
-def test_a_draw_depends_on_the_seed_alone_and_keeps_the_order():
-    tracks, _ = labelled()
-    ids = [[t.id for t in datasets.few_labels(tracks, 10, seed)] for seed in (0, 0, 1)]
-    assert ids[0] == ids[1] != ids[2]
-    assert ids[0] == sorted(ids[0], key=int)
-
-
-def test_tracks_without_a_rare_label_are_drawn_alike():
-    tracks, _ = labelled()
-    drawn = np.zeros(len(tracks))
-    for seed in range(300):
-        for track in datasets.few_labels(tracks, 10, seed):
-            drawn[int(track.id)] += 1
-    plain = [int(t.id) for t in tracks if not t.target[4:].any()]
-    assert drawn[plain].mean() / 300 == pytest.approx(0.1, abs=0.02)
-    assert drawn[plain].max() < 60 and drawn[plain].min() > 8  # 300 draws at a tenth: 30 +- 5
-
-
-def test_labels_that_found_no_room_are_named():
-    tracks, names = labelled()
-    one = datasets.few_labels([t for t in tracks if t.id != "0"], 0.5, 0)
-    assert len(one) == 1
-    assert datasets.unheard(one, names) == [name for name, yes in zip(names, one[0].target, strict=True) if not yes]
-
-
-@pytest.mark.parametrize(("percent", "said"), [(0, "no share"), (101, "no share"), (0.1, "is none")])
-def test_impossible_shares_are_refused(percent, said):
-    tracks, _ = labelled()
-    with pytest.raises(ValueError, match=said):
-        datasets.few_labels(tracks, percent, 0)
 
 
 # --- recipes ---

@@ -1,10 +1,16 @@
 """An encoder from anywhere, with a new head: the weights arrive, the front-end is its own, strangers are refused."""
 
+import types
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pawlib import checkpoints, model, systems
+from pawlib.bench import datasets, scoring, stats, supervised
+from pawlib.bench.datasets import Splits, Track
+from pawlib.bench.supervised import Stage
 from pawlib.systems import transfer
 
 SMALL = {"whole_seconds": 5.6, "n_levels": 2}
@@ -112,3 +118,98 @@ def test_a_missing_checkpoint_is_named():
 def test_a_wave_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"shape \(1, 16000\), expected \(B, 44800\)"):
         transfer.from_scratch("fcn_4", 5, seed=0)(torch.zeros(1, 16_000))
+
+
+# --- where fine-tuning begins ---
+
+
+class Small(nn.Module):
+    """A network with the parts that a probe needs: an encoder of three numbers, whose batch norm knows nothing yet."""
+
+    sample_rate, n_samples, n_levels, n_parts = 16_000, 800, 1, 1
+
+    def __init__(self, n_classes=3):
+        super().__init__()
+        self.settings = {"n_classes": n_classes}
+        self.encoder, self.head = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), nn.Linear(3, n_classes)
+
+    @property
+    def n_whole(self):
+        return self.n_samples
+
+    def embed_clips(self, clips, level=0):
+        heard = torch.stack([clips.std(dim=1), clips.diff(dim=1).std(dim=1), clips.abs().amax(dim=1)], dim=1)
+        return self.encoder(heard)
+
+    def forward(self, wave):
+        return self.head(self.embed_clips(wave).float())
+
+
+def songs(n=240, single_label=True):
+    """Made-up songs of two clips; their level says the class."""
+    random = np.random.default_rng(0)
+    waves = {f"s{i}": ((0.05 + 0.2 * (i % 3)) * random.standard_normal(1600)).astype(np.float32) for i in range(n)}
+    tracks = [Track(f"s{i}", None, np.eye(3, dtype=np.float32)[i % 3], f"w{i}") for i in range(n)]
+    store = types.SimpleNamespace(
+        sample_rate=lambda _: 16_000, n_samples=lambda _: 1600,
+        read=lambda name, start=0, n_samples=None: waves[name][start:][:n_samples],
+    )  # fmt: skip
+    splits = Splits(tracks[:192], tracks[192:216], tracks[216:], ("a", "b", "c"), "made-up", single_label=single_label)
+    return types.SimpleNamespace(splits=splits, store=store, name="made-up")
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    torch.manual_seed(0)
+    network, data = Small(), songs()
+    before = [p.clone() for p in network.encoder.parameters()]
+    return network, data, before, supervised.begin_with_probe(network, data, data.splits.train, seed=0)
+
+
+def test_the_last_layer_answers_as_the_probe_does(begun):
+    network, data, before, probe = begun
+    network.eval()
+    clips = torch.stack([torch.from_numpy(data.store.read("s200", i, 800)) for i in (0, 800)])
+    with torch.no_grad():
+        s = network.embed_clips(clips)
+        answers = torch.softmax(network.head(s), dim=1)
+    assert torch.allclose(answers, torch.as_tensor(probe.predict(s)), atol=1e-5)
+    scored = scoring.score(network, data.store, data.splits.valid, True, precision="32-true")
+    assert stats.once("roc_auc", scored.scores.astype(float), datasets.targets(data.splits.valid)) == 1  # easy to hear
+
+
+def test_only_the_statistics_of_the_encoder_change(begun):
+    network, _, before, _ = begun
+    assert all(torch.equal(a, b) for a, b in zip(before, network.encoder.parameters(), strict=True))
+    assert network.encoder[1].num_batches_tracked == 50
+
+
+RECIPE = {"stages": (Stage("adam", 1e-3, 2, 2),), "batch_size": 4, "weight_decay": 0.0, "select": "roc_auc",
+          "precision": "32-true", "probe_first": True, "report": lambda _: None}  # fmt: skip
+
+
+def test_a_run_that_begins_with_a_probe_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    runs = []
+    for name, stops in {"through": (), "stopped": (1, 3, 4)}.items():
+        torch.manual_seed(0)
+        network, data = Small(), songs()
+        for stop in stops:
+            supervised.train(network, data, tmp_path / name, stop_after_steps=stop, **RECIPE)
+            torch.manual_seed(0)
+            network = Small()
+        runs.append((supervised.train(network, data, tmp_path / name, **RECIPE), network))
+    assert same(runs[0][1], runs[1][1])
+    assert [e["epoch"] for e in runs[1][0]] == [0, 1, 2] and runs[1][0][0]["optimizer"] == "linear probe"
+
+
+def test_fine_tuning_that_only_harms_leaves_the_probe(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    torch.manual_seed(0)
+    network, data = Small(), songs()
+    ruinous = {**RECIPE, "stages": (Stage("adam", 3.0, 2, 2),)}
+    history = supervised.train(network, data, tmp_path / "run", **ruinous)
+    card = checkpoints.read_card(tmp_path / "run" / "checkpoint.safetensors")
+    assert card["metrics"]["best_epoch"] == 0 and card["metrics"]["valid_roc_auc"] == history[0]["valid_roc_auc"]
+    assert max(e["valid_roc_auc"] for e in history[1:]) < history[0]["valid_roc_auc"]

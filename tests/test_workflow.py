@@ -391,7 +391,7 @@ CHAPTERS_OF_THE_LISTS = {
 @pytest.fixture
 def tables_of_the_paper(tmp_path, monkeypatch):
     monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
-    return {number: runlist.read(runlist.table_list(number)) for number in (1, 2, 3)}
+    return {number: runlist.read(runlist.list_of("table", number)) for number in (1, 2, 3)}
 
 
 def test_lists_name_only_what_the_notebooks_know(tmp_path, monkeypatch):

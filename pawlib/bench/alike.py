@@ -137,18 +137,19 @@ def near_duplicates(embeddings, threshold=SAME_COURSE, min_clips=3):
     rows = embeddings.at(int(embeddings.level.max()))
     own = np.flatnonzero(~rows.repeated)
     own = own[np.lexsort((rows.index[own], rows.track[own]))]
-    clips = {}  # length in clips -> {track: its vectors}
+    clips = {}  # number of clips -> {track: its vectors (n_clips, 512), in time order}
     for same in np.split(own, np.flatnonzero(np.diff(rows.track[own])) + 1):
         if len(same) >= min_clips:
             clips.setdefault(len(same), {})[int(rows.track[same[0]])] = rows.vectors[same]
     if not clips:
         return []
-    even = _evening([own for same in clips.values() for own in same.values()])
+    even = _evening([vectors for same in clips.values() for vectors in same.values()])
     found = []
     for n_clips, same in sorted(clips.items()):
         longer = clips.get(n_clips + 1, {})
         names = [*same, *longer]
-        courses = np.stack([_course(v[:n_clips], even) for v in [*same.values(), *longer.values()]])
+        vectors = [*same.values(), *longer.values()]
+        courses = np.stack([_course(one[:n_clips], even) for one in vectors])  # (n_same + n_longer, n_clips * 512)
         for i in range(len(same)):
             similarity = courses[i + 1 :] @ courses[i]
             for j in np.flatnonzero(similarity >= threshold):
@@ -201,7 +202,11 @@ def _course(clips, even):
 
 
 def _evening(tracks, at_most=20_000, damping=0.1):
-    """Brings the directions in which tracks change to about one strength, the weakest less: (512, 512)."""
+    """A matrix (512, 512) that brings the directions in which tracks change to about one strength, the weakest less.
+
+    tracks : list of arrays (n_clips, 512); the first ones, of `at_most` clips together, are looked at
+    damping : share of the strongest that is added to every strength, so that mere noise is not brought up
+    """
     change, n_rows = [], 0
     for clips in tracks:
         change.append(clips - clips.mean(axis=0))
@@ -215,4 +220,5 @@ def _evening(tracks, at_most=20_000, damping=0.1):
 
 
 def _unit(x):
+    """Rows of length 1; zeros stay zeros."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)

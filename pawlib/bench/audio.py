@@ -3,6 +3,7 @@
 Conventions
     wave : float32 (n_channels, n_samples), full scale is 1.0; an mp3 decoder may overshoot it.
     Rates are in Hz. `decode` keeps the file's own rate and channels; mixing down and resampling are separate steps.
+    `mono_blocks` does all three, for files of any length; both refuse the same files for the same reasons.
 
 soundfile (libsndfile) reads wav, flac, ogg and mp3 without FFmpeg: 29 s of mp3 in about 6 ms. The content decides, not
 the extension: an mp3 named song.wav is read as mp3.
@@ -15,6 +16,7 @@ import numpy as np
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 SILENCE_DB = -80.0
+BLOCK_FRAMES = 1 << 18  # of `mono_blocks`, 6 s at 44.1 kHz
 
 # What people find under an audio extension when a download or an export went wrong: first bytes -> what it is, cure.
 _OTHER_CONTENT = (
@@ -75,28 +77,64 @@ def decode(path, min_seconds=0.0, silence_db=SILENCE_DB):
     path = Path(path)
     _check_file(path)
     wave, sample_rate = _read(path)
-    n_samples = wave.shape[1]
-    if n_samples == 0:
-        raise AudioError(path, "holds a header but no samples: was the recording or the copy stopped? Get it again")
-    peak = max(float(wave.max()), -float(wave.min()))  # NaN or infinite where one sample is
-    if not np.isfinite(peak):
-        bad = int(np.flatnonzero(~np.isfinite(wave).all(axis=0))[0])
+    peak = _peak(path, wave.T, sample_rate)
+    if wave.shape[1] < min_seconds * sample_rate:
         raise AudioError(
             path,
-            f"sample {bad} ({bad / sample_rate:.3f} s) is NaN or infinite: the program that wrote this float file "
-            "divided by zero. Export it again",
+            f"lasts {wave.shape[1] / sample_rate:.3f} s, shorter than the {min_seconds:g} s needed: was the download "
+            "cut off? Get a longer file or ask for less",
         )
-    if n_samples < min_seconds * sample_rate:
-        raise AudioError(
-            path,
-            f"lasts {n_samples / sample_rate:.3f} s, shorter than the {min_seconds:g} s needed: was the download "
-            "cut off? "
-            "Get a longer file or ask for less",
-        )
-    if peak < 10 ** (silence_db / 20):
-        level = f"{20 * np.log10(peak):.1f} dB" if peak > 0 else "digital silence"
-        raise AudioError(path, f"is silent (peak {level}, below {silence_db:g} dB): a muted track or a failed export?")
+    _check_heard(path, peak, silence_db)
     return wave, sample_rate
+
+
+def mono_blocks(path, sample_rate, n_block=None, silence_db=SILENCE_DB):
+    """A file of any length at the wanted rate, the mean over its channels, in blocks: memory does not grow with it.
+
+    The blocks, joined, are `resample` of the mean over channels of `decode`. What only the end of a file can show (cut
+    off, silent) is raised after its last block: whoever keeps what was made of it must wait.
+
+    Parameters
+    ----------
+    path : path-like
+    sample_rate : int [Hz]
+    n_block : int > 0, optional [samples at the wanted rate]
+        About so many at a time; at most, and by default, BLOCK_FRAMES of the file's own.
+    silence_db : float [dB re full scale]
+        As in `decode`.
+
+    Yields
+    ------
+    np.ndarray, float32 (n_samples,), of any length, 0 too
+
+    Raises
+    ------
+    AudioError
+        As `decode`; and for channels that cancel each other out.
+
+    Told in: notebooks/81_your_music.ipynb
+    """
+    import soxr
+
+    path = Path(path)
+    info(path)  # tells apart what is missing, empty or no audio
+    peak, mono_peak, n_read = 0.0, 0.0, 0
+    with _straight(path) as file:
+        native, promised, log = file.samplerate, file.frames, file.extra_info
+        stream = None if native == sample_rate else soxr.ResampleStream(native, sample_rate, 1, "float32", "HQ")
+        n_frames = BLOCK_FRAMES if n_block is None else max(1, min(BLOCK_FRAMES, n_block * native // sample_rate))
+        while len(block := _next(file, path, n_frames, n_read)):
+            mono = block.mean(axis=1)
+            peak = max(peak, _peak(path, block, native, n_read))
+            mono_peak = max(mono_peak, float(np.abs(mono).max()))
+            n_read += len(block)
+            yield mono if stream is None else stream.resample_chunk(mono)
+        if stream is not None and n_read:
+            yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    _check_end(path, n_read, promised, log)
+    _check_heard(path, peak, silence_db)
+    if mono_peak < 10 ** (silence_db / 20):
+        raise AudioError(path, "is silent once mixed to mono: its channels cancel each other out, invert one")
 
 
 def info(path):
@@ -169,6 +207,8 @@ def _check_file(path):
         raise AudioError(path, f"file not found: {hint}")
     if path.is_dir():
         raise AudioError(path, "is a folder, expected an audio file")
+    if not path.is_file():
+        raise AudioError(path, "is no regular file but a pipe or a device: give audio files")
     if path.stat().st_size == 0:
         raise AudioError(path, "is empty (0 bytes): was the download or the copy stopped? Get it again")
 
@@ -185,17 +225,73 @@ def _read(path):
         raise AudioError(path, f"may not be read ({error.strerror}): change its rights") from error
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise AudioError(path, _not_audio(path, error)) from error
+    _check_end(path, len(frames), promised, log)
+    return frames.T, sample_rate
+
+
+def _straight(path):
+    """A file that is read from beginning to end.
+
+    soundfile seeks after every block of a file that can be sought; an mp3 decoder then drops what it needs from the
+    frames before, and the block begins with noise (measured: errors up to 0.12). So: no seeking.
+    """
+    import soundfile
+
+    class Straight(soundfile.SoundFile):
+        def seekable(self):
+            return False
+
+    return Straight(path)
+
+
+def _next(file, path, n_frames, n_read):
+    """The next block, (n_samples, n_channels)."""
+    import soundfile
+
+    try:
+        return file.read(n_frames, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise AudioError(
+            path, f"cannot be decoded beyond {n_read / file.samplerate:.1f} s ({error}): it is corrupt, get it again"
+        ) from error
+
+
+def _peak(path, frames, sample_rate, first=0):
+    """Highest absolute value of frames (n_samples, n_channels), `first` of which came before; NaN is refused."""
+    if frames.size == 0:
+        return 0.0
+    peak = max(float(frames.max()), -float(frames.min()))  # NaN or infinite where one sample is
+    if not np.isfinite(peak):
+        bad = first + int(np.flatnonzero(~np.isfinite(frames).all(axis=1))[0])
+        raise AudioError(
+            path,
+            f"sample {bad} ({bad / sample_rate:.3f} s) is NaN or infinite: the program that wrote this float file "
+            "divided by zero. Export it again",
+        )
+    return peak
+
+
+def _check_end(path, n_read, promised, log):
+    """Refuse a file that ended before its header said (an ogg's header does not say), or at once."""
     declared = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
     if declared and int(declared[1]) > int(declared[2]) and int(declared[1]) not in _UNKNOWN_LENGTHS:
         raise AudioError(
             path, f"is cut off: its header promises {declared[1]} bytes of audio, {declared[2]} are there. Get it again"
         )
     # An mp3 that says its length may lose a decoder's delay of a frame or two, never more than 1 %.
-    if path.suffix.lower() != ".ogg" and 0 < promised < 2**62 and len(frames) < 0.99 * promised:
+    if path.suffix.lower() != ".ogg" and 0 < promised < 2**62 and n_read < 0.99 * promised:
         raise AudioError(
-            path, f"is cut off or corrupt: {len(frames)} of {promised} samples could be decoded. Get the file again"
+            path, f"is cut off or corrupt: {n_read} of {promised} samples could be decoded. Get the file again"
         )
-    return frames.T, sample_rate
+    if n_read == 0:
+        raise AudioError(path, "holds a header but no samples: was the recording or the copy stopped? Get it again")
+
+
+def _check_heard(path, peak, silence_db):
+    """Refuse silence."""
+    if peak < 10 ** (silence_db / 20):
+        level = f"{20 * np.log10(peak):.1f} dB" if peak > 0 else "digital silence"
+        raise AudioError(path, f"is silent (peak {level}, below {silence_db:g} dB): a muted track or a failed export?")
 
 
 def _not_audio(path, error):

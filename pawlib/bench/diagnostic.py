@@ -29,7 +29,7 @@ import torch
 
 from pawlib import crops
 from pawlib.bench import audio, corpora, datasets, evaluation, hierarchy, protocols, results, stats
-from pawlib.bench.embed import clips_of
+from pawlib.bench.embed import clips_of, encode_clips
 from pawlib.bench.files import read_json
 from pawlib.bench.progress import progress
 from pawlib.bench.twins import freeze, mtat, registry
@@ -99,6 +99,7 @@ class Report:
             settings={
                 "diagnostic": self.id, "sample_rate": self.sample_rate, "n_samples": self.n_samples,
                 "clip_seconds": self.clip_seconds, "width": self.width, "pooled": self.pooled,
+                "intervals": stats.INTERVALS,
             },
         )  # fmt: skip
 
@@ -222,13 +223,12 @@ def part_to_whole(tree, works=None, n_boot=1000):
     """
     found = {}
     for n, one in hierarchy.part_to_whole(tree).items():
-        per_song = one["per_song"]
-        drawn = stats.bootstrap(_mean, per_song, np.zeros(len(per_song)), units=works, n_boot=n_boot)
+        drawn = hierarchy.over_songs(one["per_song"], n_boot, units=works)
         found[f"level_{n}"] = {
             "accuracy": one["accuracy"],
             "accuracy_interval": [drawn["low"], drawn["high"]],
             "chance": one["chance"],
-            "n_clips": int(np.asarray(tree[n]).shape[1] * len(per_song)),
+            "n_clips": int(np.asarray(tree[n]).shape[1] * len(one["per_song"])),
         }
     return found
 
@@ -299,17 +299,17 @@ def _probe(encoder, corpus, sample_rate, n_clip, seed, max_epochs, n_boot):
 
 
 def _features(encoder, corpus, part, sample_rate, n_clip, batch, what):
+    """The clips of one split, encoded: protocols.ClipFeatures."""
     tracks = getattr(corpus.splits, part)
-    rows, index, waiting = [], [], []
-    for i, track in enumerate(progress(tracks, what=f"{what}, {part}", unit="tracks")):
-        clips = clips_of(_wave(corpus, track, sample_rate), n_clip)
-        waiting.append(clips)
-        index.append(torch.full((len(clips),), i))
-        if sum(map(len, waiting)) >= batch or i == len(tracks) - 1:
-            rows.append(encoder(torch.cat(waiting), batch))
-            waiting = []
+    x, track_index = encode_clips(
+        tracks,
+        lambda track: clips_of(_wave(corpus, track, sample_rate), n_clip),
+        lambda clips: encoder(clips, batch),
+        batch,
+        f"{what}, {part}",
+    )
     targets = torch.from_numpy(datasets.targets(tracks))
-    return protocols.ClipFeatures(torch.cat(rows), torch.cat(index), targets, tuple(t.id for t in tracks))
+    return protocols.ClipFeatures(x, track_index, targets, tuple(t.id for t in tracks))
 
 
 def _retrieval(encoder, corpus, sample_rate, n_whole, n_samples, n_boot):
@@ -337,10 +337,6 @@ def _batch(encoder, n_clip, sample_rate):
     return max(1, math.floor(encoder.batch * min(1.0, SHORTEST_SECONDS * sample_rate / n_clip)))
 
 
-def _mean(scores, _targets):
-    return float(scores.mean())
-
-
 def _plain(numbers):
     """Scores by name, intervals left out: a row names an interval after its metric."""
     return {key: value for key, value in numbers.items() if key in ("roc_auc", "pr_auc")}
@@ -351,7 +347,7 @@ def _line(title, found, groups, metric):
     cells = []
     for group in groups:
         value, (low, high) = found[group][metric], found[group][f"{metric}_interval"]
-        cells.append("-" if value is None else f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        cells.append(f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
     return f"{title:38s}" + "".join(f"{cell:>20s}" for cell in cells)
 
 

@@ -7,6 +7,7 @@ more clip ends with the track, so that no tail is dropped and, but for tracks sh
     "shortest"   the clips of the last level: 11 of 2.8 s in 29.124 s (the paper's protocol, as PEMR and CLMR have it)
     "top"        the wholes: 2 of 22.4 s
     "concat"     one row per track: the mean of each level's clips, side by side
+    2            the clips of level 2, whatever the model calls its last
 
 Told in: notebooks/30_linear_probe_mtat.ipynb
 """
@@ -21,16 +22,16 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-import torchaudio
 
 from pawlib import augment, crops, paths
-from pawlib.bench import datasets, loop
+from pawlib.bench import datasets, loop, scoring
 from pawlib.bench.files import atomic
 from pawlib.bench.progress import progress
 from pawlib.bench.protocols import ClipFeatures, one_thread, pool_tracks
 
 LEVELS = ("shortest", "top", "concat")
 BATCH_CLIPS = 64
+SAME = 0.01  # relative distance of a track's features, kept and made again, see _still_made
 
 
 def splits(model, corpus, levels="shortest", cache=True):
@@ -38,12 +39,14 @@ def splits(model, corpus, levels="shortest", cache=True):
 
     Parameters
     ----------
-    model : MusicPAW, or any module with sample_rate, n_whole, n_levels, n_parts and embed_clips(clips, level)
+    model : MusicPAW, or any module with sample_rate, n_levels, n_parts, n_whole and embed_clips(clips, level)
+        Where crops of training are longer than the clips that are embedded, n_clip says how long those are.
     corpus : corpora.Corpus
-    levels : "shortest" | "top" | "concat"
+    levels : "shortest" | "top" | "concat" | int
+        By name, or a single level by its number, 0 .. n_levels - 1; the last is "shortest", 0 is "top".
     cache : bool
         Keep the features beside the store, under the fingerprint of weights, settings and tracks, and take them from
-        there next time: ten probes of a checkpoint cost one pass.
+        there next time, if this code still makes the same of the first track: ten probes of a checkpoint cost one pass.
 
     Returns
     -------
@@ -52,12 +55,10 @@ def splits(model, corpus, levels="shortest", cache=True):
     Raises
     ------
     ValueError
-        For an unknown `levels`.
+        For an unknown `levels`, or a level that the model has not.
     """
-    if levels not in LEVELS:
-        raise ValueError(f"levels={levels!r} is unknown, expected one of {LEVELS} (reading R11)")
+    chosen = _chosen(levels, model)
     parts = {part: getattr(corpus.splits, part) for part in ("train", "valid", "test")}
-    chosen = {"shortest": [model.n_levels - 1], "top": [0], "concat": list(range(model.n_levels))}[levels]
     per_level = {
         part: [_features(model, corpus, tracks, level, f"{part} level {level}", cache) for level in chosen]
         for part, tracks in parts.items()
@@ -129,6 +130,42 @@ def calibrate(model, corpus, n_batches=50, seed=0):
     model.eval()
 
 
+def encode_clips(tracks, clips, encode, batch, what):
+    """Encode the clips of tracks, some tracks together.
+
+    Parameters
+    ----------
+    tracks : list of Track
+    clips : callable (Track) -> Tensor [shape=(n_clips of the track, n_samples)]
+    encode : callable (Tensor [shape=(K, n_samples)]) -> Tensor [shape=(K, D)]
+        Gets whole tracks, as many as give `batch` clips or more.
+    batch : int > 0
+    what : str
+        For the progress line.
+
+    Returns
+    -------
+    x : Tensor [shape=(n_clips, D)]
+    track_index : int Tensor [shape=(n_clips,)]
+        Row of `tracks` that each clip is of.
+    """
+    rows, index, waiting = [], [], []
+    for i, track in enumerate(progress(tracks, what=what, unit="tracks")):
+        waiting.append(clips(track))
+        index.append(torch.full((len(waiting[-1]),), i))
+        if sum(map(len, waiting)) >= batch or i == len(tracks) - 1:
+            rows.append(encode(torch.cat(waiting)))
+            waiting = []
+    return torch.cat(rows), torch.cat(index)
+
+
+def hash_weights(digest, module):
+    """Add the names and values of a module's weights and statistics to a hash, whatever device and order they have."""
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+
+
 def clips_of(wave, n_clip):
     """Clips of `n_clip` samples that cover a track: side by side, and a last one that ends with it.
 
@@ -151,19 +188,38 @@ def clips_of(wave, n_clip):
     return clips
 
 
+def _chosen(levels, model):
+    """Numbers of the levels asked for."""
+    named = {"shortest": [model.n_levels - 1], "top": [0], "concat": list(range(model.n_levels))}
+    if levels in LEVELS:
+        return named[levels]
+    if isinstance(levels, bool) or levels not in range(model.n_levels):
+        raise ValueError(
+            f"levels={levels!r} is unknown, expected one of {LEVELS}, or a level of this model by number, "
+            f"0 to {model.n_levels - 1} (reading R11)"
+        )
+    return [levels]
+
+
 def _features(model, corpus, tracks, level, what, cache):
     """(x, track_index) of one level, from the cache or by a pass over the tracks."""
     name = _fingerprint(model, tracks, level)
-    return _kept(corpus, name, lambda: _pass(model, corpus.store, tracks, level, what), cache)
+
+    def still_made(x, track_index):
+        return _still_made(model, corpus.store, tracks[0], level, x[track_index == 0])
+
+    return _kept(corpus, name, lambda: _pass(model, corpus.store, tracks, level, what), cache, still_made)
 
 
-def _kept(corpus, name, compute, cache):
-    """What was computed under this name before, or now; a damaged file of the cache is made again."""
+def _kept(corpus, name, compute, cache, good=lambda *_: True):
+    """What was computed under this name before, or now; what is damaged or no longer good is made again."""
     path = paths.store(corpus.name) / "features" / f"{name}.safetensors"
+    kept = None
     if cache and path.is_file():
         with contextlib.suppress(safetensors.SafetensorError):
             kept = safetensors.torch.load_file(path)
-            return kept["x"], kept["track_index"]
+    if kept and good(kept["x"], kept["track_index"]):
+        return kept["x"], kept["track_index"]
     x, track_index = compute()
     if cache:
         with atomic(path) as part:
@@ -171,25 +227,39 @@ def _kept(corpus, name, compute, cache):
     return x, track_index
 
 
-def _pass(model, store, tracks, level, what):
-    n_clip = model.n_whole // model.n_parts**level
-    waiting, rows, index = [], [], []
+def _still_made(model, store, track, level, kept):
+    """Whether kept features of a track are what this code makes of it today.
+
+    Weights, settings and tracks are in the name of the file, the code is not. Its text would be a poor key: a comment
+    in a module would cost every corpus a new pass, and PyTorch, the resampler and the store, on which features depend
+    as much, are not in it. So the first track is embedded once more, a quarter of a second, and compared. bf16 against
+    float32 moves features by 0.3 to 0.5 %, a louder or shifted wave or one rounded to bf16 by more than SAME. What
+    changes other tracks alone (a rule for short ones) is not seen: delete the store's `features` then.
+    """
     model.eval()
     with torch.inference_mode(), computing_fast(model):
-        for i, track in enumerate(progress(tracks, what=f"embedding, {what}", unit="tracks")):
-            wave = torch.from_numpy(store.read(track.id))
-            native = store.sample_rate(track.id)
-            if native != model.sample_rate:
-                wave = torchaudio.functional.resample(wave, native, model.sample_rate)
-            clips = clips_of(wave, n_clip)
-            waiting.append(clips)
-            index.append(torch.full((len(clips),), i))
-            if sum(map(len, waiting)) >= BATCH_CLIPS:
-                rows.append(model.embed_clips(torch.cat(waiting), level))
-                waiting = []
-        if waiting:
-            rows.append(model.embed_clips(torch.cat(waiting), level))
-    return torch.cat(rows).float().cpu(), torch.cat(index)
+        again = model.embed_clips(_clips(model, store, track, level), level).float().cpu()
+    return kept.shape == again.shape and bool((kept - again).norm() <= SAME * again.norm())
+
+
+def _clips(model, store, track, level):
+    """The clips of a track at a level, (n_clips, n_clip), at the model's rate."""
+    n_clip = getattr(model, "n_clip", None) or model.n_whole // model.n_parts**level
+    return clips_of(scoring.read_track(store, track, model.sample_rate), n_clip)
+
+
+def _pass(model, store, tracks, level, what):
+    """Embed tracks at a level: float32 (n_clips, D) and the track of each clip (n_clips,), on the CPU."""
+    model.eval()
+    with torch.inference_mode(), computing_fast(model):
+        x, track_index = encode_clips(
+            tracks,
+            lambda track: _clips(model, store, track, level),
+            lambda clips: model.embed_clips(clips, level),
+            BATCH_CLIPS,
+            f"embedding, {what}",
+        )
+    return x.float().cpu(), track_index
 
 
 @contextlib.contextmanager
@@ -213,8 +283,9 @@ def _as_clips(x, track_index, tracks):
 
 
 def _fingerprint(model, tracks, level):
-    digest = hashlib.sha256(json.dumps([model.settings, level, [t.id for t in tracks]], default=str).encode())
-    for name, value in sorted(model.encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    told = [model.settings, level, [t.id for t in tracks]]
+    digest = hashlib.sha256(json.dumps(told, default=str).encode())
+    hash_weights(digest, model.encoder)
+    if hasattr(model, "pre_norm"):  # what an encoder hears may depend on statistics, too
+        hash_weights(digest, model.pre_norm)
     return digest.hexdigest()[:32]

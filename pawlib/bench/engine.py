@@ -6,6 +6,7 @@ What it asks of a model (MusicPAW and every other pretraining system have it)
     model(*views) -> representations                  any nest of tensors with the songs first
     model.objective(*representations) -> loss (B,), logs dict of floats
     model.save(path, card)                            the common checkpoint format
+    model.after_step()                                if it has one: what moves on its own after each optimiser step
 
 Randomness. The order of songs comes from (seed, epoch), a song's crop and augmentation from (seed, epoch, song),
 dropout from (seed, epoch, step): so a run that is stopped and resumed ends in the same bits as one that was not,
@@ -146,7 +147,7 @@ def pretrain(
         return run.history
 
 
-def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, out=None, report=print, **changes):
+def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, tag=None, out=None, report=print, **changes):
     """Build a model from its seed and pretrain it on the training songs of a corpus, as much as a scale asks for.
 
     At toy and small scale every seed learns from the same songs, the first of a fixed shuffle.
@@ -160,8 +161,10 @@ def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, out=None, 
         Slugs, for the run's id and card.
     scale : "toy" | "small" | "paper"
     seed : int
+    tag : str, optional
+        Of a run off the default readings, for its id.
     out : path-like, optional
-        The run's folder; by default runs()/<corpus>.<scale>.<system>.<encoder>.pretrain.seed<seed>.
+        The run's folder; by default runs()/<corpus>.<scale>.<system>.<encoder>.pretrain[.<tag>].seed<seed>.
     **changes
         Of the scale's n_songs, n_epochs, batch_size, compile, or of `pretrain`'s other arguments.
 
@@ -187,7 +190,8 @@ def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, out=None, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(augment.sample_key(seed, 0))
         model = build()
-    folder = Path(out) if out else paths.runs() / results.make_id(system, encoder, corpus.name, "pretrain", scale, seed)
+    made = results.make_id(system, encoder, corpus.name, "pretrain", scale, seed, tag)
+    folder = Path(out) if out else paths.runs() / made
     card = {
         "system": system,
         "encoder": encoder,
@@ -269,6 +273,8 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimizer.step()
+        if hasattr(self.bare, "after_step"):
+            self.bare.after_step()
         return {"loss": loss.item(), **logs}
 
     def _end_epoch(self, n_steps, batch_size, n_epochs, report):

@@ -7,7 +7,8 @@ Conventions
     scores : array [shape=(n_tracks, n_labels)], probabilities; one row per track.
     Tags (several per track) get macro ROC-AUC and PR-AUC, as the papers compute them; classes (one per track) accuracy,
     too, and one against the rest for the two others: no peer's code says how the paper's were computed.
-    Intervals (95 %) draw whole works again: tracks of one work stand or fall together.
+    Intervals (95 %) draw whole works again: tracks of one work stand or fall together. Which interval it is, and why
+    that of PR-AUC is centred, is told in bench.stats; a row names them in its settings (`stats.INTERVALS`).
 
 Told in: notebooks/20_supervised_taggers.ipynb, notebooks/30_linear_probe_mtat.ipynb
 """

@@ -29,7 +29,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -44,7 +43,7 @@ from tqdm import tqdm
 from pawlib import encoders
 from pawlib.bench import alike, audio, loop
 from pawlib.bench.datasets import folder
-from pawlib.bench.embed import BATCH_CLIPS, computing_fast
+from pawlib.bench.embed import BATCH_CLIPS, computing_fast, hash_weights
 from pawlib.bench.files import atomic, locked, write_json
 from pawlib.bench.progress import progress
 
@@ -54,9 +53,8 @@ KEY = b"pawlib"
 PART_FILES = 64
 PART_ROWS = 16_384
 BATCH_WHOLES = 8
-BLOCK_FRAMES = 1 << 18
 ROWS_AT_ONCE = 4096
-_UNKNOWN_LENGTHS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # of a wav whose writer could not seek back: the audio is whole
+_NUMBERS = ("level", "index", "start_s", "end_s", "repeated")  # columns between track and vector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +126,7 @@ def embed(root, out, model, levels="all", part_files=PART_FILES):
     """
     out, chosen = _checked_out(out), _chosen(levels, model)
     tracks, others = _listed(root, out)
-    failed_json, work = out.with_suffix(".failed.json"), _work(out)
+    failed_json, work = out.with_suffix(".failed.json"), _parts_folder(out)
     work.mkdir(parents=True, exist_ok=True)
     with locked(work, "embedding into this file"):
         work.mkdir(exist_ok=True)  # whoever held the lock before has removed it
@@ -160,8 +158,7 @@ def embed(root, out, model, levels="all", part_files=PART_FILES):
 def wholes(path, sample_rate, n_whole, min_samples=1, silence_db=audio.SILENCE_DB):
     """A file of any length as mono wholes at the wanted rate, read in blocks; the last is completed by repetition.
 
-    The numbers of `audio.resample` of the mean over channels, cut as `crops.split_wholes` cuts. What only the end of a
-    file can show (cut off, silent) is raised after its wholes have been given: whoever keeps them must wait.
+    What `audio.mono_blocks` gives, cut as `crops.split_wholes` cuts; errors at the end come after the last whole.
 
     Parameters
     ----------
@@ -182,12 +179,12 @@ def wholes(path, sample_rate, n_whole, min_samples=1, silence_db=audio.SILENCE_D
     Raises
     ------
     AudioError
-        As `audio.decode`; and for channels that cancel each other out.
+        As `audio.mono_blocks`.
 
     Told in: notebooks/81_your_music.ipynb
     """
     buffer, first, n_samples = np.zeros(0, np.float32), None, 0
-    for block in _mono_blocks(Path(path), sample_rate, n_whole, silence_db):
+    for block in audio.mono_blocks(path, sample_rate, n_whole, silence_db):
         buffer = np.concatenate([buffer, block])
         n_samples += len(block)
         while len(buffer) >= n_whole:
@@ -236,14 +233,14 @@ def read(path, levels=None):
         raise FileNotFoundError(
             f"{path} is not there: make it with `pawlib embed FOLDER --model CHECKPOINT --out {path.name}`"
         )
-    _told(path)  # refuses what is no embeddings file
+    _metadata(path)  # refuses what is no embeddings file
     names, columns = {}, []
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE):
             if levels is not None:
                 batch = batch.filter(pyarrow.compute.is_in(batch["level"], pyarrow.array(list(levels), "int32")))
             track = [names.setdefault(name, len(names)) for name in batch["track"].to_pylist()]
-            plain = [batch[name].to_numpy(zero_copy_only=False) for name in _PLAIN]
+            plain = [batch[name].to_numpy(zero_copy_only=False) for name in _NUMBERS]
             vectors = batch["vector"].flatten().to_numpy().reshape(len(batch), encoders.WIDTH)
             columns.append([np.array(track, np.int64), *plain, vectors])
     joined = [np.concatenate(column) for column in zip(*columns, strict=True)]
@@ -256,7 +253,11 @@ def read(path, levels=None):
 class _State:
     """What is embedded already and where, and what failed.
 
-    sources : paths of parquet files, the finished one first; kept : id -> source; failed : id -> entry with signature
+    sources : list of Path, parquet files, the finished one first
+    listed : dict source -> ids of the tracks in it
+    kept : dict id -> the source whose rows count
+    failed : dict id -> {"id", "path", "reason", "signature"}
+    signatures : dict id -> size and time of the file now, for every track of the folder
     """
 
     def __init__(self, identity):
@@ -267,19 +268,19 @@ class _State:
     def of(cls, out, work, tracks, identity, root):
         """Read the finished file and the parts; what changed since, or is gone from the folder, does not count."""
         state = cls(identity)
-        now = {track.id: _signature(track.path) for track in tracks}
-        state.signatures, entry_path = now, {track.id: track.path for track in tracks}
+        now = state.signatures = {track.id: _signature(track.path) for track in tracks}
+        paths = {track.id: track.path for track in tracks}
         there = [out] if out.is_file() else []
         for path in [*there, *sorted(work.glob("part-*.parquet"))]:
-            told = _told(path)
-            _same(path, out, told["identity"], identity)
+            told = _metadata(path)
+            _refuse_other(path, out, told["identity"], identity)
             state.sources.append(path)
             state.listed[path] = [entry["id"] for entry in told["tracks"]]
             for entry in told["tracks"]:
                 if entry["signature"] == now.get(entry["id"]):
                     state.kept.setdefault(entry["id"], path)
             for entry in told["failed"]:
-                if entry["id"] in now and entry["signature"] == _signature(entry_path[entry["id"]], rights=True):
+                if entry["id"] in now and entry["signature"] == _signature(paths[entry["id"]], rights=True):
                     state.failed[entry["id"]] = entry
         state.failed = {track: entry for track, entry in state.failed.items() if track not in state.kept}
         listed = set(itertools.chain.from_iterable(state.listed.values()))
@@ -302,7 +303,7 @@ class _State:
             }
             for one in part if one.reason
         ]  # fmt: skip
-        with _writer(path, self._told([one.track.id for one in done], failed)) as writer:
+        with _writer(path, self._describe([one.track.id for one in done], failed)) as writer:
             for one in done:
                 writer.write_batch(one.rows)
         self.sources.append(path)
@@ -318,7 +319,7 @@ class _State:
         if self.sources == [out] and set(self.listed[out]) == set(self.kept):
             return
         ids = [name for path in self.sources for name in self.listed[path] if self.kept.get(name) == path]
-        with _writer(out, self._told(ids, list(self.failed.values()))) as writer:
+        with _writer(out, self._describe(ids, list(self.failed.values()))) as writer:
             for path in self.sources:
                 stale = {name for name in self.listed[path] if self.kept.get(name) != path}
                 with pyarrow.parquet.ParquetFile(path) as file:
@@ -327,7 +328,8 @@ class _State:
                             batch = batch.filter(pyarrow.array([t not in stale for t in batch["track"].to_pylist()]))
                         writer.write_batch(batch)
 
-    def _told(self, ids, failed):
+    def _describe(self, ids, failed):
+        """What a file with the vectors of these tracks says of itself; `_metadata` reads it back."""
         tracks = [{"id": name, "signature": self.signatures[name]} for name in ids]
         return {"identity": self.identity, "tracks": tracks, "failed": failed}
 
@@ -353,7 +355,7 @@ def _listed(root, out):
         warnings.simplefilter("ignore", UserWarning)  # what is no audio goes into the second file
         tracks = folder.read(root)
     ours = {path.resolve() for path in (out, out.with_suffix(".failed.json"))}
-    work = _work(out).resolve()
+    work = _parts_folder(out).resolve()
 
     def is_ours(path):
         return path.resolve() in ours or work in path.resolve().parents
@@ -361,7 +363,8 @@ def _listed(root, out):
     return tracks, [other for other in folder.left_out(root) if not is_ours(Path(other["path"]))]
 
 
-def _work(out):
+def _parts_folder(out):
+    """Where finished parts wait until all are there."""
     return out.with_name(f"{out.name}.parts")
 
 
@@ -381,13 +384,11 @@ def _without_signature(entry):
 def _fingerprint(model):
     """What the vectors depend on: settings and the encoder's weights."""
     digest = hashlib.sha256(json.dumps(model.settings, sort_keys=True, default=str).encode())
-    for name, value in sorted(model.encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    hash_weights(digest, model.encoder)
     return digest.hexdigest()[:16]
 
 
-def _same(path, out, there, wanted):
+def _refuse_other(path, out, there, wanted):
     """Refuse to mix vectors of two models, or of other levels."""
     for name in wanted:
         if there.get(name) != wanted[name]:
@@ -405,13 +406,11 @@ def _remove_parts(work):
 
 # --- parquet ----------------------------------------------------------------------------------------------------------
 
-_PLAIN = ("level", "index", "start_s", "end_s", "repeated")
-
 
 def _schema():
     import pyarrow as pa
 
-    numbers = zip(_PLAIN, (pa.int32(), pa.int32(), pa.float64(), pa.float64(), pa.bool_()), strict=True)
+    numbers = zip(_NUMBERS, (pa.int32(), pa.int32(), pa.float64(), pa.float64(), pa.bool_()), strict=True)
     return pa.schema([("track", pa.string()), *numbers, ("vector", pa.list_(pa.float32(), encoders.WIDTH))])
 
 
@@ -426,7 +425,7 @@ def _writer(path, told):
             writer.add_key_value_metadata({KEY: json.dumps(told, ensure_ascii=False).encode()})
 
 
-def _told(path):
+def _metadata(path):
     """What a file of ours says of itself."""
     import pyarrow.parquet
 
@@ -449,17 +448,17 @@ def _rows(track_id, vectors, n_samples, model):
     """
     import pyarrow as pa
 
-    columns = {name: [] for name in _PLAIN}
+    columns = {name: [] for name in _NUMBERS}
     for level, found in vectors.items():
         n_clip = model.n_whole // model.n_parts**level
         index = np.arange(sum(map(len, found)))
         values = (np.full(len(index), level), index, index * n_clip / model.sample_rate)
         values += ((index + 1) * n_clip / model.sample_rate, (index + 1) * n_clip > n_samples)
-        for name, value in zip(_PLAIN, values, strict=True):
+        for name, value in zip(_NUMBERS, values, strict=True):
             columns[name].append(value)
     flat = np.concatenate([whole for found in vectors.values() for whole in found])  # (n_rows, 512)
     schema = _schema()
-    plain = [pa.array(np.concatenate(columns[name]), schema.field(name).type) for name in _PLAIN]
+    plain = [pa.array(np.concatenate(columns[name]), schema.field(name).type) for name in _NUMBERS]
     vector = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
     return pa.record_batch([pa.array([track_id] * len(flat)), *plain, vector], schema=schema)
 
@@ -468,7 +467,13 @@ def _rows(track_id, vectors, n_samples, model):
 
 
 class _Outcome(NamedTuple):
-    """A file that has ended: its rows, or why there are none."""
+    """A file that has ended: its rows, or why there are none.
+
+    track : Track
+    rows : pyarrow.RecordBatch, or None
+    n_samples : int, at the model's rate; 0 where it failed
+    reason : str, "" where it did not
+    """
 
     track: object
     rows: object
@@ -550,82 +555,6 @@ def _encoded(model, waves, levels):
             s = torch.cat([model.embed_clips(some, level).float() for some in clips.split(BATCH_CLIPS)])
             by_level.append(s.unflatten(0, (len(waves), -1)).cpu().numpy())
     return list(zip(*by_level, strict=True))
-
-
-def _mono_blocks(path, sample_rate, n_whole, silence_db):
-    """The mean over a file's channels at the wanted rate, block by block; raises what the end shows at the end."""
-    import soundfile
-    import soxr
-
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise audio.AudioError(path, "is no regular file but a pipe or a device: give audio files")
-    audio.info(path)  # tells apart what is missing, empty or no audio
-    peak, mono_peak, n_read = 0.0, 0.0, 0
-
-    class Straight(soundfile.SoundFile):
-        """soundfile seeks after every block of a file that can be sought; an mp3 decoder then drops what it needs from
-        the frames before, and the block begins with noise (measured: errors up to 0.12). So: no seeking."""
-
-        def seekable(self):
-            return False
-
-    with Straight(path) as file:
-        native, promised, log = file.samplerate, file.frames, file.extra_info
-        stream = None if native == sample_rate else soxr.ResampleStream(native, sample_rate, 1, "float32", "HQ")
-        n_frames = max(1, min(BLOCK_FRAMES, n_whole * native // sample_rate))
-        while len(block := _read(file, path, n_frames, n_read)):
-            found = max(float(block.max()), -float(block.min()))
-            if not np.isfinite(found):
-                _refuse_nan(path, block, n_read, native)
-            mono = block.mean(axis=1)
-            peak, mono_peak = max(peak, found), max(mono_peak, float(np.abs(mono).max()))
-            n_read += len(block)
-            yield mono if stream is None else stream.resample_chunk(mono)
-        if stream is not None and n_read:
-            yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-    _check_end(path, n_read, promised, log)
-    if peak < 10 ** (silence_db / 20):
-        raise audio.AudioError(path, f"is silent (peak below {silence_db:g} dB): a muted track or a failed export?")
-    if mono_peak < 10 ** (silence_db / 20):
-        raise audio.AudioError(path, "is silent once mixed to mono: its channels cancel each other out, invert one")
-
-
-def _read(file, path, n_frames, n_read):
-    """The next block, (n, n_channels)."""
-    import soundfile
-
-    try:
-        return file.read(n_frames, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-        raise audio.AudioError(
-            path, f"cannot be decoded beyond {n_read / file.samplerate:.1f} s ({error}): it is corrupt, get it again"
-        ) from error
-
-
-def _refuse_nan(path, block, n_read, rate):
-    bad = n_read + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-    raise audio.AudioError(
-        path,
-        f"sample {bad} ({bad / rate:.3f} s) is NaN or infinite: the program that wrote this float file divided by "
-        "zero. Export it again",
-    )
-
-
-def _check_end(path, n_read, promised, log):
-    """Refuse a file that ended before its header said (an ogg's header does not say)."""
-    if n_read == 0:
-        raise audio.AudioError(
-            path, "holds a header but no samples: was the recording or the copy stopped? Get it again"
-        )
-    declared = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if declared and int(declared[1]) > int(declared[2]) and int(declared[1]) not in _UNKNOWN_LENGTHS:
-        raise audio.AudioError(
-            path, f"is cut off: its header promises {declared[1]} bytes of audio, {declared[2]} are there. Get it again"
-        )
-    if path.suffix.lower() != ".ogg" and 0 < promised < 2**62 and n_read < 0.99 * promised:
-        raise audio.AudioError(
-            path, f"is cut off or corrupt: {n_read} of {promised} samples could be decoded. Get the file again"
-        )
 
 
 def _tell(n_done, audio_s, wall_s, n_pending):

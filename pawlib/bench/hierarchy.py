@@ -11,7 +11,6 @@ Conventions
 Told in: notebooks/71_figure4_hierarchy_tsne.ipynb, notebooks/72_figure5_tags_in_time.ipynb
 """
 
-import copy
 import math
 
 import numpy as np
@@ -175,7 +174,7 @@ def numbers(levels, k=5, n_boot=1000, seed=0):
     }
 
 
-def over_songs(per_song, n_boot=1000, seed=0, minus=None):
+def over_songs(per_song, n_boot=1000, seed=0, minus=None, units=None):
     """Mean over songs and its 95 % interval, songs drawn again; with `minus`, of the difference on the same songs.
 
     Parameters
@@ -184,6 +183,8 @@ def over_songs(per_song, n_boot=1000, seed=0, minus=None):
     n_boot, seed : int
     minus : array [shape=(n_songs,)], optional
         The same number of another system, of the same songs.
+    units : sequence [shape=(n_songs,)], optional
+        The work of each song, where several are of one: whole works are drawn.
 
     Returns
     -------
@@ -191,9 +192,9 @@ def over_songs(per_song, n_boot=1000, seed=0, minus=None):
     """
     none = np.zeros(len(per_song))
     if minus is None:
-        drawn = stats.bootstrap(_mean, per_song, none, n_boot=n_boot, seed=seed)
+        drawn = stats.bootstrap(_mean, per_song, none, units=units, n_boot=n_boot, seed=seed)
     else:
-        drawn = stats.paired_bootstrap(_mean, per_song, minus, none, n_boot=n_boot, seed=seed)
+        drawn = stats.paired_bootstrap(_mean, per_song, minus, none, units=units, n_boot=n_boot, seed=seed)
     return {name: drawn[name] for name in ("estimate", "low", "high")}
 
 
@@ -247,30 +248,11 @@ def tsne(levels, perplexity=15, seed=0, like=None):
 
 
 def level_features(model, corpus, n):
-    """Clip features of the three splits at level n, through `embed.splits` and its cache.
-
-    Parameters
-    ----------
-    model : MusicPAW
-    corpus : corpora.Corpus
-    n : int, 0 .. n_levels - 1
-
-    Returns
-    -------
-    dict {"train" | "valid" | "test": protocols.ClipFeatures}
-
-    Raises
-    ------
-    ValueError
-        For a level the model has not.
+    """Clip features of the three splits at level n: `embed.splits(model, corpus, n)`.
 
     Told in: notebooks/72_figure5_tags_in_time.ipynb
     """
-    if n not in range(model.n_levels):
-        raise ValueError(f"level {n} is none of this model's, 0..{model.n_levels - 1}")
-    shallow = copy.copy(model)  # the same weights, its tree cut off below level n
-    shallow.n_levels = n + 1
-    return embed.splits(shallow, corpus, "shortest")
+    return embed.splits(model, corpus, n)
 
 
 def spans(n_samples, n_clip, sample_rate):

@@ -24,7 +24,7 @@ import warnings
 from pathlib import Path
 
 from pawlib import paths
-from pawlib.bench import files
+from pawlib.bench import files, stats
 
 FIELDS = (
     "id", "system", "backbone", "dataset", "split", "protocol", "scale", "seed", "tag", "metrics", "groups", "per_tag",
@@ -49,6 +49,18 @@ def make_id(system, backbone, dataset, protocol, scale, seed, tag=None):
         if not re.fullmatch(r"[a-z0-9_-]+", str(part)):
             raise ValueError(f"{part!r} cannot be part of a run id: use lower-case letters, digits, _ and -")
     return ".".join(map(str, parts))
+
+
+def tag_of(*words):
+    """The tag of a run off its defaults, None where nothing is: ("top", "mix=0.25") -> "top-mix_0_25".
+
+    Parameters
+    ----------
+    *words : str
+        Empty ones, and None, are left out. What cannot stand in an id becomes "_".
+    """
+    plain = [re.sub(r"[^a-z0-9]+", "_", word.lower()).strip("_") for word in words if word]
+    return "-".join(plain) or None
 
 
 def row(
@@ -98,10 +110,15 @@ def row(
         "system": system, "backbone": backbone or NONE, "dataset": dataset, "split": split, "protocol": protocol,
         "scale": scale, "seed": seed, "tag": tag, "metrics": metrics, "groups": groups or {}, "per_tag": per_tag or {},
         "n_tracks": n_tracks, "commit": commit(), "versions": versions(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "settings": settings or {},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "settings": ({"intervals": stats.INTERVALS} if _has_intervals(metrics) else {}) | (settings or {}),
     }  # fmt: skip
     _validate(made, "this row")
     return made
+
+
+def _has_intervals(metrics):
+    return any(name.endswith("_interval") for name in metrics)
 
 
 def with_intervals(numbers, intervals):

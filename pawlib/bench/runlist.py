@@ -15,7 +15,7 @@ Conventions
     python -m pawlib.bench.runlist check LIST      nothing, or one line that says what is wrong
     python -m pawlib.bench.runlist plan            what a dry run of Snakemake (standard input) would do, a line each
 
-LIST is a file, or table=1 for the list of Table 1; behind it scale=, corpus=, seeds= and systems= may follow.
+LIST is a file, table=1 or figure=3; behind it scale=, corpus=, seeds=, systems= and encoders= may follow.
 """
 
 import ast
@@ -48,6 +48,9 @@ class Corpus(NamedTuple):
     name: str
 
 
+READINGS = ("readings", "", "{readings}")  # of MusicPAW, off their defaults
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """What a kind of notebook makes of its parameters; text in braces is the parameter of that name.
@@ -60,8 +63,8 @@ class Kind:
     output : str
         The file that says a run is finished.
     frozen : tuple of str
-        Systems that are probed, not trained, whatever `protocol` says of the others.
-    tag : (parameter, default, form), optional
+        Systems that are probed, not trained, whatever `protocol` says of the others; so is any with freeze: yes.
+    tags : tuple of (parameter, default, form)
         A parameter off its default marks the id: ("labels", 100, "labels{labels}").
     """
 
@@ -70,13 +73,13 @@ class Kind:
     dataset: str = "mtat"
     output: str = ROW
     frozen: tuple = ()
-    tag: tuple = ()
+    tags: tuple = ()
 
 
 KINDS = {
-    PRETRAIN: Kind("pretrain", system="{variant}", output=CHECKPOINT),
-    SUPERVISED: Kind("supervised", dataset="{dataset}", tag=("labels", 100, "labels{labels}")),
-    "30_linear_probe_mtat": Kind("linear_probe", tag=("levels", "shortest", "{levels}")),  # reading R11
+    PRETRAIN: Kind("pretrain", system="{variant}", output=CHECKPOINT, tags=(READINGS,)),
+    SUPERVISED: Kind("supervised", dataset="{dataset}", tags=(("labels", 100, "labels{labels}"),)),
+    "30_linear_probe_mtat": Kind("linear_probe", tags=(("levels", "shortest", "{levels}"), READINGS)),  # reading R11
     "31_few_labels_mtat": Kind("few_labels_{labels}"),
     "32_finetune_gtzan": Kind("fine_tune", dataset="gtzan", frozen=("random", "log_mel_statistics", "mfcc_statistics")),
 }
@@ -206,37 +209,43 @@ def read(path, notebooks=NOTEBOOKS, **instead):
     return _wire(runs, path.name)
 
 
-def table_list(number, notebooks=NOTEBOOKS):
-    """The run list of one of the paper's tables.
+def list_of(kind, number, notebooks=NOTEBOOKS):
+    """The run list of one of the paper's tables or figures.
+
+    Parameters
+    ----------
+    kind : "table" | "figure"
+    number : str or int
 
     Raises
     ------
     ValueError
         If there is no such list, naming those there are.
     """
-    found = {path.stem.removeprefix("table"): path for path in (Path(notebooks) / "runs").glob("table*.yaml")}
+    found = {path.stem.removeprefix(kind): path for path in (Path(notebooks) / "runs").glob(f"{kind}*.yaml")}
     if str(number) not in found:
-        said = f"TABLE {str(number)!r} is unknown" if str(number) else "no TABLE was given"
-        raise ValueError(f"{said}, expected one of {', '.join(sorted(found))}: make reproduce TABLE=1")
+        said = f"{kind.upper()} {str(number)!r} is unknown" if str(number) else f"no {kind.upper()} was given"
+        raise ValueError(f"{said}, expected one of {', '.join(sorted(found))}: make reproduce {kind.upper()}=...")
     return found[str(number)]
 
 
-def choose(runs, seeds=None, systems=None):
-    """The runs of some seeds and systems, and what they need; all runs where nothing is given.
+def choose(runs, seeds=None, systems=None, encoders=None):
+    """The runs of some seeds, systems and encoders, and what they need; all runs where nothing is given.
 
     Parameters
     ----------
     runs : list of Run
-    seeds, systems : str or int, optional
+    seeds, systems, encoders : str or int, optional
         Words between spaces or commas: "0 1", "crnn fcn_5".
 
     Raises
     ------
     ValueError
-        For a seed or a system that no run of the list has, naming those there are.
+        For a seed, system or encoder that no run of the list has, naming those there are.
     """
     kept = _having(runs, "SEEDS", seeds, lambda run: run.parameters.get("seed"))
     kept = _having(kept, "SYSTEMS", systems, lambda run: run.system)
+    kept = _having(kept, "ENCODERS", encoders, lambda run: run.parameters.get("encoder"))
     ids = {run.id for run in kept}
     while more := {run.id for run in runs if {run.output, *run.also} & _needed(runs, ids)} - ids:
         ids |= more
@@ -351,16 +360,17 @@ def main(argv=None):
 def _asked(words):
     """(path of the list, all its runs, the chosen ones) of LIST scale=toy seeds=0 ..."""
     first, *rest = words
-    path = table_list(first.removeprefix("table=")) if first.startswith("table=") else Path(first)
+    kind, equals, number = first.partition("=")
+    path = list_of(kind, number) if equals and kind in ("table", "figure") else Path(first)
     given = dict(word.split("=", 1) for word in rest)
-    known = {"scale": paths.SCALES, "corpus": paths.CORPORA, "seeds": None, "systems": None}
+    known = {"scale": paths.SCALES, "corpus": paths.CORPORA, "seeds": None, "systems": None, "encoders": None}
     for key, value in given.items():
         if key not in known:
             raise ValueError(f"{key!r} is unknown, expected one of {', '.join(known)}")
         if known[key] and value not in known[key]:
             raise ValueError(f"{key.upper()} {value!r} is unknown, expected one of {', '.join(known[key])}")
     everything = read(path, **{key: given[key] for key in ("scale", "corpus") if key in given})
-    return path, everything, choose(everything, given.get("seeds"), given.get("systems"))
+    return path, everything, choose(everything, *(given.get(key) for key in ("seeds", "systems", "encoders")))
 
 
 def _check_audio(runs):
@@ -458,7 +468,19 @@ def _runs(item, defaults, notebooks, where):
             if choices and str(value) not in choices:
                 raise ValueError(f"{where}: {key} {value!r} is unknown, expected one of {', '.join(choices)}")
         values = {key: default for key, (default, _) in asked.items()} | each
+        _check_readings(values.get("readings"), where)
         yield _placed(notebooks / f"{name}.ipynb", values, each)
+
+
+def _check_readings(text, where):
+    if not text:
+        return
+    from pawlib import model  # torch takes a second: only where it is asked for
+
+    try:
+        model.readings(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _product(given, where):
@@ -485,7 +507,8 @@ def _placed(notebook, values, given):
         folder = paths.runs() / identity
         return Run(identity, notebook, given, folder, folder / FINISHED, (), corpus)
     system = kind.system.format(**values)
-    protocol = "linear_probe" if system in kind.frozen else kind.protocol.format(**values)
+    frozen = system in kind.frozen or values.get("freeze") == "yes"
+    protocol = "linear_probe" if frozen else kind.protocol.format(**values)
     encoder = values.get("encoder", results.NONE)
     identity = results.make_id(
         system, encoder, corpus.name, protocol, values["scale"], values["seed"], _tag(kind, values, encoder)
@@ -499,12 +522,12 @@ def _corpus(dataset, switch, scale):
 
 
 def _tag(kind, values, encoder):
-    """The word for a parameter off its default; plain statistics have no levels."""
-    if not kind.tag:
-        return None
-    parameter, default, form = kind.tag
-    without = parameter == "levels" and encoder == results.NONE
-    return None if without or values.get(parameter, default) == default else form.format(**values)
+    """The word for parameters off their defaults; plain statistics have no levels."""
+    marked = [
+        form.format(**values) for parameter, default, form in kind.tags
+        if values.get(parameter, default) != default and not (parameter == "levels" and encoder == results.NONE)
+    ]  # fmt: skip
+    return results.tag_of(*marked)
 
 
 def _check_defaults(defaults, runs, name):
@@ -545,8 +568,17 @@ def _checkpoint(run, folders, name):
         words = [corpus.name, corpus.scale, tagger, results.NONE, KINDS[SUPERVISED].protocol, seed]
         item = f"notebook: {SUPERVISED}, dataset: mtat, system: {tagger} and the same seed"
     elif run.system in _variants(run.notebook.parent):
-        words = [corpus.name, corpus.scale, run.system, encoder, KINDS[PRETRAIN].protocol, seed]
-        item = f"notebook: {PRETRAIN}, variant: {run.system} and the same encoder and seed"
+        tag = results.tag_of(run.parameters.get("readings"))
+        words = [
+            corpus.name,
+            corpus.scale,
+            run.system,
+            encoder,
+            KINDS[PRETRAIN].protocol,
+            *([tag] if tag else []),
+            seed,
+        ]
+        item = f"notebook: {PRETRAIN}, variant: {run.system} and the same encoder, readings and seed"
     else:
         return ()
     folder = paths.runs() / ".".join(words)

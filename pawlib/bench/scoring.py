@@ -146,10 +146,13 @@ def chunk_starts(n_samples, n_chunk, chunks="cover", tail="keep"):
 
 
 def read_track(store, track, sample_rate):
-    """A whole track at the wanted rate: float32 tensor (n_samples,)."""
+    """A whole track at the wanted rate: float32 tensor (n_samples,), under autocast too (bf16 would be noise)."""
     wave = torch.from_numpy(store.read(track.id))
     native = store.sample_rate(track.id)
-    return wave if native == sample_rate else torchaudio.functional.resample(wave, native, sample_rate)
+    if native == sample_rate:
+        return wave
+    with torch.autocast("cpu", enabled=False):
+        return torchaudio.functional.resample(wave, native, sample_rate)
 
 
 def _filled(wave, n_samples):

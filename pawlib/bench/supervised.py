@@ -10,6 +10,8 @@ says how a whole track is answered for.
 
 A run is a list of stages, each with its optimiser, rate and patience; each begins with the best weights so far, by the
 validation score. What ends a stage is its number of epochs, or `patience` epochs without a better score.
+Before the first stage a pretrained network's new last layer can be set to a linear probe (`probe_first`): a random one
+sends random gradients into the encoder for as many steps as it takes to learn, and a short run has no more than those.
 
 Randomness. Songs come in passes, each in an order drawn from (seed, pass); a song's crop is drawn from (seed, pass,
 song), dropout from (seed, step): a run that was stopped and resumed ends in the same bits as one that was not.
@@ -26,6 +28,7 @@ import dataclasses
 import hashlib
 import math
 import time
+import types
 import warnings
 from pathlib import Path
 
@@ -33,7 +36,7 @@ import numpy as np
 import torch
 
 from pawlib import augment, checkpoints
-from pawlib.bench import costs, datasets, loop, metrics, protocols, scoring, stats
+from pawlib.bench import costs, datasets, embed, loop, metrics, protocols, scoring, stats
 from pawlib.bench.files import write_json
 
 SELECTIONS = ("roc_auc", "pr_auc", "accuracy")
@@ -84,6 +87,7 @@ FINE_TUNING = {
     "weight_decay": 1e-6,
     "select": "roc_auc",
     "valid_chunks": "cover",
+    "probe_first": False,
 }
 SCALES = {  # at small every network gets about the same multiply-accumulates, see `equal_work`
     "supervised": {
@@ -93,10 +97,10 @@ SCALES = {  # at small every network gets about the same multiply-accumulates, s
         "paper": PUBLISHED,
     },
     "fine_tune": {
-        "toy": {**FINE_TUNING, "stages": (Stage("adam", 1e-3, 2, 2),), "batch_size": 4, "steps_per_epoch": 2,
-                "valid_chunks": 1},
-        "small": {**FINE_TUNING, "stages": (Stage("adam", 1e-3, 6, 6, plateau=3),), "batch_size": 16,
-                  "valid_chunks": 1},
+        "toy": {**FINE_TUNING, "stages": (Stage("adam", 1e-4, 2, 2),), "batch_size": 4, "steps_per_epoch": 2,
+                "valid_chunks": 1, "probe_first": True},
+        "small": {**FINE_TUNING, "stages": (Stage("adam", 1e-4, 6, 6, plateau=3),), "batch_size": 16,
+                  "valid_chunks": 3, "probe_first": True},
         "paper": FINE_TUNING,
     },
 }  # fmt: skip
@@ -169,6 +173,7 @@ def train(
     max_epochs=None,
     steps_per_epoch=None,
     valid_chunks="cover",
+    probe_first=False,
     precision="auto",
     save_every_s=120.0,
     card=None,
@@ -201,6 +206,9 @@ def train(
         By default as many as a pass over the tracks takes.
     valid_chunks : "cover" | int
         Of each validation track, as in `scoring.score`.
+    probe_first : bool
+        Begin as `begin_with_probe` leaves the network; the history then has an epoch 0, and its weights are kept if no
+        later ones are better.
     precision : "auto" | "32-true" | "bf16-mixed"
     save_every_s : float [s]
         How often last.safetensors is written within an epoch.
@@ -248,13 +256,18 @@ def train(
         "weight_decay": weight_decay,
         "select": select,
         "valid_chunks": valid_chunks,
+        **({"probe_first": True} if probe_first else {}),
     }
     out = Path(out)
     with loop.only_one_run(out):
         history = loop.finished(out, identity)
         if history is None:
+            if probe_first and not (out / "last.safetensors").is_file():
+                begin_with_probe(model, corpus, tracks, seed, batch_size)
             run = _Run(loop.fabric(precision), model, corpus, tracks, out, identity, stages)
             run.resume()
+            if probe_first and not run.history:
+                run.take_stock(report)
             try:
                 with torch.random.fork_rng(devices=[]):
                     complete = run.train(save_every_s, stop_after_steps, report)
@@ -268,6 +281,53 @@ def train(
             history = run.history
     checkpoints.load_weights(model, out / "checkpoint.safetensors")
     return history
+
+
+def begin_with_probe(model, corpus, tracks, seed=0, batch_size=16, n_batches=50):
+    """Set a network's last layer to a linear probe of what the encoder gives, so that fine-tuning starts from there.
+
+    First batch norm takes on the statistics of these tracks' clips in batches like those of training: a pretraining has
+    seen other clips (reading R14), and a probe of other statistics would be worth nothing from the first step on. No
+    weight of the encoder changes. The probe is `protocols.linear_probe`, its weight decay chosen on validation.
+
+    Parameters
+    ----------
+    model : Module
+        With `encoder`, `head` (Linear) and `embed_clips`, as systems.transfer.Transfer has them.
+    corpus : corpora.Corpus
+    tracks : list of Track
+        To learn from.
+    seed : int
+    batch_size, n_batches : int > 0
+        Of clips, for the statistics.
+
+    Returns
+    -------
+    protocols.Probe
+
+    Source: Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution.
+
+    Told in: notebooks/32_finetune_gtzan.ipynb
+    """
+    model.train()
+    with torch.no_grad(), embed.computing_fast(model):
+        for step in range(n_batches):
+            keys = [augment.sample_key(seed, step, i) for i in range(batch_size)]
+            waves = [
+                loop.crop(corpus.store, tracks[k % len(tracks)].id, model.sample_rate, model.n_samples, k) for k in keys
+            ]
+            model.embed_clips(torch.from_numpy(np.stack(waves)))
+    heard = dataclasses.replace(corpus.splits, train=tracks, test=corpus.splits.valid)  # the test tracks stay unheard
+    features = embed.splits(model, types.SimpleNamespace(splits=heard, store=corpus.store, name=corpus.name))
+    single = corpus.splits.single_label
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # labels without a positive: `train` has named them
+        probe = protocols.linear_probe(*features.values(), len(corpus.splits.labels), seed, single_label=single)
+    with torch.no_grad():
+        weight = probe.weight / probe.deviation  # the probe saw standardised features
+        model.head.weight.copy_(weight)
+        model.head.bias.copy_(probe.bias - weight @ probe.mean)
+    return probe
 
 
 class _Run:
@@ -366,6 +426,16 @@ class _Run:
         working = time.perf_counter() - began
         for name, value in {"loss": loss.item(), "waiting_s": waited, "working_s": working}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def take_stock(self, report):
+        """Epoch 0: what the network is worth before its first step."""
+        valid = self._validate()
+        self.best = {"score": valid, "epoch": 0}
+        name = f"valid_{self.identity['select']}"
+        self.history.append({"epoch": 0, "stage": 0, "optimizer": "linear probe", "learning_rate": 0.0, name: valid})
+        loop.save_state(self.out / "best.safetensors", self.bare, None, self.best)
+        self.save_last()
+        report(f"epoch 0, linear probe, {name.replace('_', ' ')} {valid:.3f}")
 
     def _end_epoch(self, report):
         """Score the validation tracks, keep the best, change rate or stage where nothing gets better."""

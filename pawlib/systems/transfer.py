@@ -36,6 +36,7 @@ class Transfer(nn.Module):
     """
 
     slug = "transfer"
+    n_levels, n_parts = 1, 1  # for bench.embed: a whole is one clip
 
     def __init__(self, encoder="fcn_4", n_classes=50, front_end=FRONT_END, n_samples=N_SAMPLES):
         super().__init__()
@@ -66,9 +67,18 @@ class Transfer(nn.Module):
 
     def forward(self, wave):
         """(B, n_samples) -> logits (B, n_classes), in float32."""
-        s = self.encoder(self.front_end(wave))
+        s = self.embed_clips(wave)
         with torch.autocast(wave.device.type, enabled=False):
             return self.head(s.float())
+
+    @property
+    def n_whole(self):
+        """Length of the clips that are embedded: n_samples."""
+        return self.n_samples
+
+    def embed_clips(self, clips, level=0):
+        """What the last layer sees: (B, n_samples) -> (B, 512)."""
+        return self.encoder(self.front_end(clips))
 
 
 def from_scratch(encoder, n_classes, seed):

@@ -5,7 +5,7 @@
     scores      a work of the registry as a table of notes (music21's corpus)
     arrange     excerpts, voices, part events and order schemes: notes to timed notes
     render      timed notes to audio (symusic, TimGM6mb.sf2)
-    making      seeded draws and rendering in parallel, which all makers share
+    making      seeded draws, and rendering in parallel, each track within a limit; all makers share it
     mtat        the MTAT twin: `plan(size, seed)` says what each track will be, `make(root, ...)` renders it
     gtzan       the GTZAN twin, likewise: pairs of tunes of ten kinds
     freeze      cheap baselines, on which a generator is frozen

@@ -157,7 +157,8 @@ def make(root=None, size="small", seed=0, n_workers=None):
     pathlib.Path
         `root`, in GTZAN's layout (22,050 Hz mono 16-bit wav of 661,500 samples), a JSON beside each track, and
         `twin.json` with classes, splits and works, written last: a folder without it is not complete. Finished tracks
-        are kept when a stopped run is started again; of two runs at once the second waits for the first.
+        are kept when a stopped run is started again; of two runs at once the second waits for the first. A track that
+        cannot be rendered is left out, and listed there (`making.render_all`).
 
     Raises
     ------
@@ -173,8 +174,10 @@ def make(root=None, size="small", seed=0, n_workers=None):
             return root
         write_json(root / "making.json", identity)
         missing = [recipe for recipe in recipes if not _finished(root, recipe)]
-        making.render_all(functools.partial(_render_one, root), missing, n_workers, "rendering the GTZAN twin")
-        write_json(root / "twin.json", {**identity, **_card(recipes)})
+        one, what = functools.partial(_render_one, root), "rendering the GTZAN twin"
+        left_out = making.render_all(one, missing, n_workers, what)
+        recipes = [recipe for recipe in recipes if recipe not in left_out]
+        write_json(root / "twin.json", {**identity, **_card(recipes), **making.told_left_out(left_out)})
         (root / "making.json").unlink()
     return root
 

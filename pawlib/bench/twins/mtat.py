@@ -137,7 +137,7 @@ def make(root=None, size="small", seed=0, n_workers=None):
     pathlib.Path
         `root`, in MTAT's layout (16 kHz mono flac of 465,984 samples), with `twin.json` written last: a folder without
         it is not complete. Finished tracks are kept when a stopped run is started again; of two runs at once the second
-        waits for the first.
+        waits for the first. A track that cannot be rendered is left out, and listed there (`making.render_all`).
 
     Raises
     ------
@@ -154,7 +154,9 @@ def make(root=None, size="small", seed=0, n_workers=None):
         write_json(root / "making.json", identity)
         missing = [recipe for recipe in recipes if not _finished(root, recipe)]
         missing.sort(key=lambda recipe: (recipe["path"], recipe["clip_id"]))
-        making.render_all(functools.partial(_render_one, root), missing, n_workers, "rendering the MTAT twin")
+        one, what = functools.partial(_render_one, root), "rendering the MTAT twin"
+        left_out = making.render_all(one, missing, n_workers, what)
+        recipes = [recipe for recipe in recipes if recipe not in left_out]
         _write_tables(root, recipes)
         groups = {group: list(tags) for group, tags in GROUPS.items()}
         pairs = {layer: _tag_pairs(schemes) for layer, schemes in PAIRS.items()}
@@ -172,6 +174,7 @@ def make(root=None, size="small", seed=0, n_workers=None):
                 "registry": registry.FILE.name,
                 "sound_font": "TimGM6mb.sf2",
                 "licence": LICENCE,
+                **making.told_left_out(left_out),
             },
         )
         (root / "making.json").unlink()

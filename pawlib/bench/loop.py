@@ -49,11 +49,24 @@ def crop(store, track_id, sample_rate, n_samples, key):
     wants = math.ceil(n_samples * native / sample_rate)
     start = key % (has - wants + 1) if has > wants else 0
     wave = store.read(track_id, start, min(wants, has))
-    if native != sample_rate:
-        wave = torchaudio.functional.resample(torch.from_numpy(wave), native, sample_rate).numpy()
+    wave = resampled(torch.from_numpy(wave), native, sample_rate).numpy()
     if len(wave) < n_samples:
         wave = np.tile(wave, math.ceil(n_samples / len(wave)))
     return wave[:n_samples]
+
+
+def resampled(wave, native, sample_rate):
+    """A wave at another rate, in float32 also where autocast is on: its convolution in bf16 would add noise.
+
+    Parameters
+    ----------
+    wave : float32 Tensor [shape=(..., n_samples)]
+    native, sample_rate : int [Hz]
+    """
+    if native == sample_rate:
+        return wave
+    with torch.autocast(wave.device.type, enabled=False):
+        return torchaudio.functional.resample(wave, native, sample_rate)
 
 
 def read_ahead(items):

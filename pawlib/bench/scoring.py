@@ -13,7 +13,6 @@ import time
 
 import numpy as np
 import torch
-import torchaudio
 
 from pawlib.bench import loop, protocols
 from pawlib.bench.progress import progress
@@ -146,13 +145,8 @@ def chunk_starts(n_samples, n_chunk, chunks="cover", tail="keep"):
 
 
 def read_track(store, track, sample_rate):
-    """A whole track at the wanted rate: float32 tensor (n_samples,), under autocast too (bf16 would be noise)."""
-    wave = torch.from_numpy(store.read(track.id))
-    native = store.sample_rate(track.id)
-    if native == sample_rate:
-        return wave
-    with torch.autocast("cpu", enabled=False):
-        return torchaudio.functional.resample(wave, native, sample_rate)
+    """A whole track at the wanted rate: float32 tensor (n_samples,)."""
+    return loop.resampled(torch.from_numpy(store.read(track.id)), store.sample_rate(track.id), sample_rate)
 
 
 def _filled(wave, n_samples):

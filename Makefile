@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := list
-.PHONY: list setup workbook toy reproduce test browser lab publish format
+.PHONY: list setup workbook toy reproduce test browser lab publish report format
 
 PYTHON ?= python3.11
 LIST ?= notebooks/runs/$(if $(TABLE),table$(TABLE),$(if $(FIGURE),figure$(FIGURE),workbook)).yaml
@@ -92,6 +92,9 @@ lab: setup  ## JupyterLab at the first notebook
 
 publish: setup  ## copy the rows of my runs to data/results, which is committed; TABLE=1 or FIGURE=3: those of its list
 	@python -m pawlib.bench.runlist publish "$(LIST)" $(chosen)
+
+report: setup  ## one HTML page of all tables, figures and the state of every row, to send: report.html in the data folder
+	@python -m pawlib.show.report
 
 format: setup  ## tidy code, and take noise and audio (not other outputs) out of the notebooks
 	@ruff format .; ruff check --fix .

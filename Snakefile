@@ -30,8 +30,9 @@ except (ValueError, OSError) as error:
 
 os.environ["PAWLIB_DATA"] = str(paths.data())  # absolute: jobs and kernels start elsewhere
 # MB that a run may take, by the notebook's number; the largest tagger takes 4000 for a batch of 16.
-MEMORY = {"10": 16000, "20": 6000, "30": 12000, "31": 6000, "32": 6000, "90": 12000}
-HEAVY = ("10", "30", "90")  # take all cores: 90 measures time, the others use them
+MEMORY = {"10": 16000, "11": 8000, "12": 8000, "13": 8000, "14": 8000, "20": 6000, "30": 12000, "31": 6000, "32": 6000, "90": 12000}
+PRETRAINING = ("10", "11", "12", "13", "14")
+HEAVY = (*PRETRAINING, "30", "90")  # take all cores: 90 measures time, the others use them
 TRAINING = ("20", "31", "32")  # take four cores at most: several run at once where cores and memory allow
 CORES = workflow.cores or 1
 
@@ -42,7 +43,7 @@ def threads_of(number):
 
 def first_seeds_first(run, number):
     """Stopped half-way, a list of five seeds has left whole tables of few seeds."""
-    return max(0, 5 - int(run.parameters.get("seed", 0))) + (10 if number in HEAVY[:2] + TRAINING else 0)
+    return max(0, 5 - int(run.parameters.get("seed", 0))) + (10 if number in (*PRETRAINING, "30", *TRAINING) else 0)
 
 
 # stage WHAT FOLDER COMMAND...: a line when it starts, a line when it ends, its own words only where it fails.

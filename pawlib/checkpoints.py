@@ -3,7 +3,8 @@
     name.safetensors   the weights; the card travels inside, too
     name.json          the card: format, kind, settings (enough to build the module again), data, seed, metrics, commit
 
-kind is "music_paw" for the method's models and "tagger" for supervised networks. No pickle anywhere.
+kind is "music_paw" for the method's models, "pretraining" for other self-supervised systems, "tagger" for supervised
+networks. No pickle anywhere.
 
 Told in: notebooks/10_pretrain_music_paw.ipynb
 """
@@ -30,7 +31,7 @@ def save(module, path, kind, card=None):
     path : path-like
         Ends in .safetensors; the card takes the same name with .json.
     kind : str
-        Who can load it: "music_paw" or "tagger".
+        Who can load it: "music_paw", "pretraining" or "tagger".
     card : dict, optional
         What else is known: data, scale, seed, epochs, metrics, commit.
     """

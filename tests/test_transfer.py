@@ -213,3 +213,33 @@ def test_fine_tuning_that_only_harms_leaves_the_probe(tmp_path, monkeypatch):
     card = checkpoints.read_card(tmp_path / "run" / "checkpoint.safetensors")
     assert card["metrics"]["best_epoch"] == 0 and card["metrics"]["valid_roc_auc"] == history[0]["valid_roc_auc"]
     assert max(e["valid_roc_auc"] for e in history[1:]) < history[0]["valid_roc_auc"]
+
+
+# --- starts from other pretrainings ---
+
+
+@pytest.mark.parametrize("slug", ["clmr", "cola", "multi_format", "byol_a"])
+def test_another_pretraining_hears_its_own_clips(slug, tmp_path):
+    torch.manual_seed(0)
+    made = systems.system(slug)()
+    made.save(tmp_path / "made.safetensors", {"seed": 7})
+    tagger, card = transfer.from_checkpoint(tmp_path / "made.safetensors", 10, seed=0)
+    trained = systems.load_pretrained(tmp_path / "made.safetensors")
+    assert card["seed"] == 7 and tagger.n_samples == trained.n_clip and tagger.sample_rate == trained.sample_rate
+    wave = 0.1 * torch.randn(2, trained.n_clip)
+    tagger.eval()
+    assert torch.equal(tagger.embed_clips(wave), trained.embed_clips(wave)) and tagger(wave).shape == (2, 10)
+    checkpoints.save(tagger, tmp_path / "tuned.safetensors", "tagger", {"labels": [str(i) for i in range(10)]})
+    again = transfer.load(tmp_path / "tuned.safetensors")
+    assert torch.equal(again(wave), tagger(wave))
+
+
+def test_an_encoder_of_another_kind_is_refused(tmp_path):
+    systems.system("byol_a")("audio_ntt").save(tmp_path / "ntt.safetensors")
+    with pytest.raises(ValueError, match="'byol_a', which has none of the encoders"):
+        transfer.from_checkpoint(tmp_path / "ntt.safetensors", 10, seed=0)
+
+
+def test_a_tagger_is_no_pretrained_encoder(folder):
+    with pytest.raises(ValueError, match="holds a 'tagger' checkpoint, not a pretrained encoder"):
+        systems.load_pretrained(folder / "sample_cnn.safetensors")

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from pawlib import paths
+from pawlib import model, paths
 from pawlib.bench import results, runlist
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "notebooks" / "runs" / "workbook.yaml"
 SWITCHES = 'scale = "toy"  # toy | small\ncorpus = "twin"\nseed = 0\n'
 PARAMETERS = {
-    "10_pretrain_music_paw": f'{SWITCHES}variant = "hc"  # hc | baseline\nencoder = "fcn_4"\n',
+    "10_pretrain_music_paw": f'{SWITCHES}variant = "hc"  # hc | baseline\nencoder = "fcn_4"\nreadings = ""\n',
     "20_supervised_taggers": f'{SWITCHES}system = "crnn"  # crnn | fcn_4 | short_chunk_cnn\n'
     'dataset = "mtat"  # mtat | gtzan\nlabels = 100  # 100 | 10 | 1\n',
     "30_linear_probe_mtat": 'scale = "toy"  # toy | small\ncorpus = "twin"\nseed = 0\n'
     'system = "random"  # hc | baseline | random\nencoder = "fcn_4"\ncheckpoint = ""  # a file\n'
-    'levels = "shortest"  # shortest | top\n',
+    'levels = "shortest"  # shortest | top\nreadings = ""\n',
     "31_few_labels_mtat": f'{SWITCHES}system = "supervised"  # supervised | random | log_mel_statistics | hc\n'
     'encoder = "fcn_4"  # fcn_4 | fcn_7 | none\nlabels = 1  # 1 | 10\ncheckpoint = ""\n',
     "32_finetune_gtzan": f'{SWITCHES}system = "supervised_mtat"  # supervised_mtat | random | mfcc_statistics | hc\n'
@@ -53,6 +53,43 @@ def notebook(path, source, tag="parameters"):
 
 def items(*lines, defaults="{scale: small, seed: 0}"):
     return "\n".join([f"defaults: {defaults}", "runs:", *(f"  - {{notebook: {line}}}" for line in lines)])
+
+
+# --- readings off their defaults ---
+
+
+def test_readings_are_part_of_the_name_and_of_the_checkpoint_that_is_waited_for(desk):
+    text = items(
+        "10_pretrain_music_paw, variant: hc, readings: temperature=0.1 mix=0.25",
+        "30_linear_probe_mtat, system: hc, levels: top, readings: temperature=0.1 mix=0.25",
+    )
+    made, probe = desk(text)
+    assert made.id == "mtat-twin.small.hc.fcn_4.pretrain.temperature_0_1_mix_0_25.seed0"
+    assert probe.id == "mtat-twin.small.hc.fcn_4.linear_probe.top-temperature_0_1_mix_0_25.seed0"
+    assert probe.needs == (made.output,)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "temprature=0.1",
+            "'temprature=0.1' in .* is no reading written as name=value; the readings are .*temperature",
+        ),
+        ("temperature", "'temperature' in .* is no reading written as name=value"),
+        ("mix=0.1 mix=0.2", "'mix=0.2' in .* is given twice"),
+        ("variant=hc", "is no reading written as name=value"),
+    ],
+)
+def test_a_misspelt_reading_is_refused_before_anything_runs(desk, text, said):
+    with pytest.raises(ValueError, match=f"list.yaml, item 1 .*{said}"):
+        desk(items(f'10_pretrain_music_paw, variant: hc, readings: "{text}"'))
+
+
+def test_readings_become_arguments():
+    made = model.readings("temperature=0.1 order=bottom_up symmetric=True tau_pw=None mix=0.25")
+    assert made == {"temperature": 0.1, "order": "bottom_up", "symmetric": True, "tau_pw": None, "mix": 0.25}
+    assert model.readings("") == {} and model.MusicPAW(**made).settings["order"] == "bottom_up"
 
 
 # --- the parameters cell ---
@@ -409,11 +446,10 @@ def test_notebooks_list_the_choices_that_a_run_list_is_checked_against(name, key
 
 
 def test_run_lists_make_every_line_of_the_papers_tables_that_has_a_chapter(tables_of_the_paper):
-    later = {"clmr", "cola", "multi_format", "byol_a"}
     for number, runs in tables_of_the_paper.items():
         made = {(run.system, run.id.split(".")[3]) for run in runs if run.output.name == "row.json"}
         lines = {(one["slug"], one["backbone_slug"] or "none") for one in results.paper(number)}
-        assert {line for line in lines if line[0] not in later} <= made
+        assert lines <= made
         assert {(name, "fcn_4") for name in ("random",)} | {("log_mel_statistics", "none")} <= made
         seeds = [tuple(run.id.rsplit(".seed")) for run in runs]
         assert all({seed for name, seed in seeds if name == one} == set("01234") for one, _ in seeds)
@@ -422,10 +458,30 @@ def test_run_lists_make_every_line_of_the_papers_tables_that_has_a_chapter(table
 def test_tables_share_their_checkpoints(tables_of_the_paper):
     made = {number: {run.id: run for run in runs} for number, runs in tables_of_the_paper.items()}
     pretrained = {name for name in made[1] if ".pretrain." in name}
-    assert len(pretrained) == 10 and pretrained <= set(made[2]) & set(made[3])
+    without_clmr = {name for name in pretrained if ".clmr." not in name}  # Table 3 has no row of it
+    assert len(pretrained) == 45 and pretrained <= set(made[2]) and without_clmr <= set(made[3])
+    assert "mtat-twin.small.clmr.sample_cnn.pretrain.seed0" in pretrained - without_clmr
     shared = {name for name in made[3] if name.startswith("mtat-twin.small.") and ".supervised." in name}
     assert len(shared) == 10 and shared <= set(made[1])
     assert all(made[1][name].parameters == made[3][name].parameters for name in shared)
+
+
+def test_the_ablation_probes_every_variant_it_pretrains(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    path = runlist.list_of("figure", 3)
+    runs = runlist.choose(runlist.read(path), seeds="1", encoders="fcn_4")
+    made = {run.id.removeprefix("mtat-twin.small.") for run in runs}
+    variants = model.VARIANTS
+    assert {f"{name}.fcn_4.pretrain.seed1" for name in variants} <= made
+    assert {f"{name}.fcn_4.linear_probe{tag}.seed1" for name in (*variants, "random") for tag in ("", ".top")} <= made
+    genres = {run.id: run for run in runs if run.id.startswith("gtzan-twin.small.") and ".linear_probe." in run.id}
+    assert len(genres) == len(variants) + 1 and len(runs) == 4 * len(variants) + 3
+    frozen = genres["gtzan-twin.small.cousins.fcn_4.linear_probe.seed1"]
+    assert frozen.needs[0].parent.name == "mtat-twin.small.cousins.fcn_4.pretrain.seed1"
+    with pytest.raises(ValueError, match="FIGURE '9' is unknown, expected one of 3"):
+        runlist.list_of("figure", 9)
+    with pytest.raises(ValueError, match="ENCODERS 'fcn_9' is unknown, expected some of fcn_4, fcn_7"):
+        runlist.choose(runlist.read(path), encoders="fcn_9")
 
 
 def test_published_rows_are_found_under_the_names_that_the_lists_give(tables_of_the_paper):

@@ -85,6 +85,15 @@ KINDS = {
 }
 
 
+OTHER_PRETRAINING = r"\d\d_pretrain_(\w+)"  # chapters of one system each, which is called as its chapter is
+
+
+def kind_of(stem):
+    """The Kind of a notebook by its name, None where it makes neither checkpoint nor row."""
+    other = re.fullmatch(OTHER_PRETRAINING, stem)
+    return KINDS.get(stem) or (Kind("pretrain", system=other[1], output=CHECKPOINT) if other else None)
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One item of a run list.
@@ -495,7 +504,7 @@ def _product(given, where):
 
 def _placed(notebook, values, given):
     """Give a run its id, folder and the file that says it is finished."""
-    kind = KINDS.get(notebook.stem)
+    kind = kind_of(notebook.stem)
     corpus = None
     if "corpus" in values:
         dataset = kind.dataset.format(**values) if kind else "mtat"
@@ -540,11 +549,11 @@ def _check_defaults(defaults, runs, name):
 def _wire(runs, name):
     """Let each run wait for the checkpoint it starts from, and what reads rows for the rows."""
     rows = tuple(run.output for run in runs if run.output.name == ROW)
-    folders = {run.folder for run in runs if run.notebook.stem in (PRETRAIN, SUPERVISED)}
+    folders = {run.folder for run in runs if _is_start(run.notebook.stem)}
     wired = []
     for run in runs:
         needs = ()
-        if run.system and run.notebook.stem not in (PRETRAIN, SUPERVISED):
+        if run.system and not _is_start(run.notebook.stem):
             needs = _checkpoint(run, folders, name)
         elif run.parameters.get("rows") in ("mine", "all"):
             needs = rows
@@ -561,36 +570,41 @@ def _checkpoint(run, folders, name):
     """What a run starts from: (path,), or () for systems that were not trained before."""
     if run.parameters.get("checkpoint"):
         return (Path(run.parameters["checkpoint"]),)
-    _, _, _, encoder, *_, seed = run.id.split(".")
+    _, _, _, encoder, *_, seed = run.id.replace(".seed", ".").split(".")
     corpus = _corpus("mtat", run.corpus.switch, run.corpus.scale)
     if run.system == TAGGER_START:
         tagger = tagger_of(encoder)
-        words = [corpus.name, corpus.scale, tagger, results.NONE, KINDS[SUPERVISED].protocol, seed]
+        made = (tagger, results.NONE, corpus.name, KINDS[SUPERVISED].protocol, corpus.scale, seed)
         item = f"notebook: {SUPERVISED}, dataset: mtat, system: {tagger} and the same seed"
-    elif run.system in _variants(run.notebook.parent):
+    elif run.system in (others := _other_pretrainings(run.notebook.parent)) | _variants(run.notebook.parent):
         tag = results.tag_of(run.parameters.get("readings"))
-        words = [
-            corpus.name,
-            corpus.scale,
-            run.system,
-            encoder,
-            KINDS[PRETRAIN].protocol,
-            *([tag] if tag else []),
-            seed,
-        ]
+        made = (run.system, encoder, corpus.name, KINDS[PRETRAIN].protocol, corpus.scale, seed, tag)
         item = f"notebook: {PRETRAIN}, variant: {run.system} and the same encoder, readings and seed"
+        if run.system in others:
+            item = f"notebook: {others[run.system]} and the same encoder and seed"
     else:
         return ()
-    folder = paths.runs() / ".".join(words)
+    folder = paths.runs() / results.make_id(*made)
     if folder not in folders and not (folder / CHECKPOINT).is_file():
         raise ValueError(f"{name}: {run.id} loads a checkpoint that no item makes; add an item with {item}")
     return (folder / CHECKPOINT,)
 
 
+def _is_start(stem):
+    """Whether a chapter leaves checkpoints that others start from."""
+    return stem == SUPERVISED or bool(re.fullmatch(OTHER_PRETRAINING, stem))
+
+
 def _variants(notebooks):
-    """Systems that the pretraining notebook knows."""
+    """{variant: chapter} of Music-PAW's pretraining."""
     path = notebooks / f"{PRETRAIN}.ipynb"
-    return parameters(path)["variant"][1] if path.is_file() else ()
+    return dict.fromkeys(parameters(path)["variant"][1], PRETRAIN) if path.is_file() else {}
+
+
+def _other_pretrainings(notebooks):
+    """{system: chapter} of the pretrainings that have a chapter of their own."""
+    stems = [path.stem for path in notebooks.glob("*_pretrain_*.ipynb") if path.stem != PRETRAIN]
+    return {found[1]: stem for stem in stems if (found := re.fullmatch(OTHER_PRETRAINING, stem))}
 
 
 def tagger_of(encoder):

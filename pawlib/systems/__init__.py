@@ -3,7 +3,7 @@
 Conventions
     A slug is a system's name in the tables, lower-cased: "short_chunk_cnn_res". A kind is a folder of this package:
         taggers       Table 1, supervised: wave (B, n_samples) -> logits (B, n_classes)
-        pretraining   Tables 1 to 6, self-supervised
+        pretraining   Tables 1 to 6, self-supervised: views, objective, and the encoder that stays
         covers        Table 5
         scenes        Table 6
     A kind's `SYSTEMS` maps slug to class, in the order of the table. Kinds are imported when they are asked for.
@@ -11,6 +11,9 @@ Conventions
 
 import importlib
 import importlib.util
+
+from pawlib import checkpoints
+from pawlib.model import MusicPAW
 
 KINDS = ("taggers", "pretraining", "covers", "scenes")
 
@@ -47,6 +50,38 @@ def build(slug, n_classes=50, **kw):
     Told in: notebooks/04_encoders.ipynb
     """
     return system(slug)(n_classes=n_classes, **kw)
+
+
+def load_pretrained(path_or_name):
+    """A pretrained system, Music-PAW or another, from its checkpoint, ready to embed clips.
+
+    Returns
+    -------
+    Module
+        In evaluation mode, with embed_clips(clips, level) and what bench.embed asks for beside it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such checkpoint.
+    ValueError
+        If it holds something else (a supervised network is loaded by transfer.load), or is damaged.
+
+    Told in: notebooks/30_linear_probe_mtat.ipynb
+    """
+    path = checkpoints.find(path_or_name)
+    card = checkpoints.read_card(path)
+    if card.get("kind") == "music_paw":
+        return MusicPAW.load(path).eval()
+    if card.get("kind") != "pretraining":
+        raise ValueError(
+            f"{path} holds a {card.get('kind', 'foreign')!r} checkpoint, not a pretrained encoder: "
+            "is it a supervised network, which transfer.from_checkpoint gives a new head?"
+        )
+    settings = dict(card["settings"])
+    model = system(settings.pop("slug"))(**settings)
+    checkpoints.load_weights(model, path)
+    return model.eval()
 
 
 def system(slug):

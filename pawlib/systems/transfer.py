@@ -3,6 +3,8 @@
     start                                     front-end and input
     from_scratch("fcn_4")                     the paper's log-mel of 2.8 s; He's initialisation (paper Sec. 4.2, [25])
     from_checkpoint(path of Music-PAW)        the log-mel of the checkpoint's shortest clips
+    from_checkpoint(path of COLA, Multi-Format, BYOL-A)  that of its clips
+    from_checkpoint(path of CLMR)             none: its SampleCNN takes the wave
     from_checkpoint(path of fcn_4 or short_chunk_cnn)   that tagger's own: the Supervised-MTAT start
 
 So the rows of Table 2 with one encoder differ in how the weights began and in nothing else.
@@ -18,6 +20,7 @@ from pawlib.model import MusicPAW
 
 FRONT_END = {"sample_rate": 16_000, "n_fft": 256, "hop_length": 128, "n_mels": 128}  # paper Sec. 4.1
 N_SAMPLES = 44_800  # 2.8 s, the shortest clip (reading R1)
+SAMPLE_CNN = "sample_cnn"  # takes the wave
 
 
 class Transfer(nn.Module):
@@ -25,10 +28,10 @@ class Transfer(nn.Module):
 
     Parameters
     ----------
-    encoder : "fcn_4" | "fcn_7"
+    encoder : "fcn_4" | "fcn_7" | "sample_cnn"
     n_classes : int
     front_end : dict
-        Arguments of mels.LogMel.
+        Arguments of mels.LogMel; for "sample_cnn", which takes the wave, its sample_rate alone.
     n_samples : int
         Length of the input at the front-end's rate.
 
@@ -45,13 +48,13 @@ class Transfer(nn.Module):
             "n_samples": n_samples,
         }  # fmt: skip
         self.sample_rate, self.n_samples = front_end["sample_rate"], n_samples
-        self.log_mel = mels.LogMel(**front_end)
-        self.encoder = encoders.build(encoder)
+        self.log_mel = None if encoder == SAMPLE_CNN else mels.LogMel(**front_end)
+        self.encoder = systems.system("clmr")().encoder if encoder == SAMPLE_CNN else encoders.build(encoder)
         self.head = nn.Linear(self.encoder.width, n_classes)
 
     @torch.no_grad()
     def front_end(self, wave):
-        """(B, n_samples) -> log-mel in dB (B, 1, n_mels, n_frames).
+        """(B, n_samples) -> log-mel in dB (B, 1, n_mels, n_frames), or the wave itself for "sample_cnn".
 
         Raises
         ------
@@ -63,7 +66,7 @@ class Transfer(nn.Module):
                 f"transfer got a wave of shape {tuple(wave.shape)}, expected (B, {self.n_samples}): mono, "
                 f"{self.n_samples / self.sample_rate:.2f} s at {self.sample_rate} Hz"
             )
-        return self.log_mel(wave).unsqueeze(1)
+        return wave if self.log_mel is None else self.log_mel(wave).unsqueeze(1)
 
     def forward(self, wave):
         """(B, n_samples) -> logits (B, n_classes), in float32."""
@@ -123,9 +126,9 @@ def from_checkpoint(path_or_name, n_classes, seed):
     path = checkpoints.find(path_or_name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        log_mel, encoder, n_samples = _parts(path)
-        front_end = {"sample_rate": log_mel.sample_rate, "n_fft": log_mel.n_fft, "hop_length": log_mel.hop_length}
-        model = Transfer(encoder.name, n_classes, front_end | {"n_mels": log_mel.filters.shape[1]}, n_samples)
+        front_end, encoder, n_samples = _parts(path)
+        name = getattr(encoder, "name", SAMPLE_CNN)
+        model = Transfer(name, n_classes, front_end, n_samples)
     model.encoder.load_state_dict(encoder.state_dict())
     return model, checkpoints.read_card(path)
 
@@ -169,18 +172,32 @@ def load(path_or_name, labels=None):
 
 
 def _parts(path):
-    """Log-mel, encoder and input length of a checkpoint, whoever made it."""
+    """Front-end, encoder and input length of a checkpoint, whoever made it."""
     card = checkpoints.read_card(path)
     if card.get("kind") == "music_paw":
         paw = MusicPAW.load(path)
-        return paw.mels.fronts[-1], paw.encoder, paw.n_whole // paw.n_parts ** (paw.n_levels - 1)
-    tagger = load(path)
-    if getattr(getattr(tagger, "encoder", None), "name", None) not in encoders.ENCODERS:
-        raise ValueError(
-            f"{path} holds {card['settings'].get('slug')!r}, which has none of the encoders "
-            f"{', '.join(encoders.ENCODERS)}: fine-tune fcn_4 or short_chunk_cnn (FCN-7)"
-        )
-    return tagger.log_mel, tagger.encoder, tagger.n_samples
+        return _settings(paw.mels.fronts[-1]), paw.encoder, paw.n_whole // paw.n_parts ** (paw.n_levels - 1)
+    if card.get("kind") == "pretraining":
+        trained = systems.load_pretrained(path)
+        if trained.slug == "clmr":
+            return {"sample_rate": trained.sample_rate}, trained.encoder, trained.n_clip
+        if trained.encoder.name in encoders.ENCODERS:
+            return _settings(trained.log_mel), trained.encoder, trained.n_clip
+    else:
+        tagger = load(path)
+        if getattr(getattr(tagger, "encoder", None), "name", None) in encoders.ENCODERS:
+            return _settings(tagger.log_mel), tagger.encoder, tagger.n_samples
+    raise ValueError(
+        f"{path} holds {card['settings'].get('slug')!r}, which has none of the encoders "
+        f"{', '.join(encoders.ENCODERS)}: fine-tune fcn_4 or short_chunk_cnn (FCN-7)"
+    )
+
+
+def _settings(log_mel):
+    return {
+        "sample_rate": log_mel.sample_rate, "n_fft": log_mel.n_fft, "hop_length": log_mel.hop_length,
+        "n_mels": log_mel.filters.shape[1],
+    }  # fmt: skip
 
 
 def _same_labels(path, trained, wanted):

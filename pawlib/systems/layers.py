@@ -401,6 +401,129 @@ class TransformerLayer(nn.Module):
         return self.norm_2(x + self.dropout(self.out(F.gelu(self.hidden(x)))))
 
 
+# --- cover songs ---
+
+
+class CoverNet(nn.Module):
+    """A song's CQT (B, 1, 84, n_frames) to an embedding (B, 300), and the embedding to scores of the training songs.
+
+    A system registers its own layers, then calls `add_head`; `features` gives what the head eats. Two recordings are
+    compared by the cosine of their embeddings; the classifier is for training alone.
+
+    Parameters
+    ----------
+    n_classes : int, optional
+        Songs (works) to be told apart in training; None leaves the classifier out.
+    **settings
+        Further arguments of the system's class.
+
+    Attributes
+    ----------
+    slug : str
+    n_bins : int
+        Semitones of the CQT, 84 from C1 on.
+    min_frames : int
+        Fewer are refused; the published training fills shorter songs with zeros to so many.
+    needs_clips : bool
+        Whether forward() takes a second argument, the song's log-mels or what an encoder made of them.
+    settings : dict
+        Constructor arguments, with slug and n_classes: `systems.build(**settings)` has the same geometry.
+    """
+
+    slug = ""
+    n_bins, width, min_frames = 84, 300, 200
+    needs_clips = False
+
+    def __init__(self, n_classes, **settings):
+        super().__init__()
+        self.n_classes = n_classes
+        self.settings = {"slug": self.slug, "n_classes": n_classes, **settings}
+
+    def add_head(self, n_in):
+        """Register the last two layers: linear n_in - 300, the embedding, and linear 300 - n_classes."""
+        self.embedding = nn.Linear(n_in, self.width)
+        self.classifier = None if self.n_classes is None else nn.Linear(self.width, self.n_classes)
+
+    def forward(self, cqt):
+        """(B, 1, 84, n_frames) -> embedding (B, 300), not normalised.
+
+        Raises
+        ------
+        ValueError
+            For another shape, fewer than `min_frames` frames, or values that are not finite.
+        """
+        return self.embed(self.features(self.check(cqt)))
+
+    def features(self, cqt):
+        """(B, 1, 84, n_frames) -> (B, n_in)."""
+        raise NotImplementedError
+
+    def embed(self, x):
+        """(B, n_in) -> (B, 300), in float32 at least whatever autocast says: half precision would make cosines tie."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.embedding(x.to(self.embedding.weight.dtype))
+
+    def logits(self, embedding):
+        """(B, 300) -> one score per song of the training set (B, n_classes); the softmax belongs to the loss.
+
+        Raises
+        ------
+        ValueError
+            If the system was built without a classifier.
+        """
+        if self.classifier is None:
+            raise ValueError(f"{self.slug} was built with n_classes=None, without a classifier: it only embeds")
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.classifier(embedding.to(self.classifier.weight.dtype))
+
+    def check(self, cqt):
+        """The CQT in float32, if it is (B, 1, 84, at least min_frames) and finite."""
+        if cqt.ndim != 4 or tuple(cqt.shape[1:3]) != (1, self.n_bins) or cqt.shape[3] < self.min_frames:
+            raise ValueError(
+                f"{self.slug} got a CQT of shape {tuple(cqt.shape)}, expected (B, 1, {self.n_bins}, n_frames) with at "
+                f"least {self.min_frames} frames: was it made with another number of bins, or is the song too short "
+                "and was not filled with zeros?"
+            )
+        cqt = fast_layer.at_least_float32(cqt)
+        if not torch.compiler.is_compiling() and not torch.isfinite(cqt.detach().sum()):
+            bad = (~torch.isfinite(cqt)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+            raise ValueError(
+                f"{self.slug} got NaN or infinite values in songs {bad} of the batch, expected finite ones: was a "
+                "silent song divided by its own maximum?"
+            )
+        return cqt
+
+
+class Conv2dLayer(nn.Module):
+    """Convolution without bias - BN - ReLU - max pool over time, as in the cover-song networks (Yu 2019, 2020).
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Channels.
+    kernel : (int, int)
+        Bins, frames; not padded but for `pad_bins`.
+    stride, dilation : int
+        Over frames.
+    pad_bins : int
+        Zeros below and above in frequency.
+    pool : bool
+        Maximum of every two frames, one frame of padding on either side.
+    """
+
+    def __init__(self, n_in, n_out, kernel, stride=1, dilation=1, pad_bins=0, pool=False):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            n_in, n_out, kernel, (1, stride), padding=(pad_bins, 0), dilation=(1, dilation), bias=False
+        )
+        self.norm = nn.BatchNorm2d(n_out)
+        self.pool = nn.MaxPool2d((1, 2), padding=(0, 1)) if pool else nn.Identity()
+
+    def forward(self, x):
+        """(B, n_in, H, W) -> (B, n_out, H + 2 pad_bins - bins + 1, frames left)."""
+        return F.relu(self.pool(self.norm(self.conv(x))))
+
+
 # --- published weights ---
 
 FRONT_END_NAMES = ("window", "fb")  # the last part of a buffer's name in torchaudio

@@ -1,0 +1,79 @@
+"""Runs side by side: a point per seed, their mean and its interval; and differences to a default.
+
+Told in: notebooks/70_figure3_ablation.ipynb, notebooks/73_readings.ipynb
+"""
+
+from pawlib.show import figures
+
+
+def seeds(panels, order, x_label, title="", marked=(), plain=("random",)):
+    """A point per run: a row per system, a panel per score.
+
+    Parameters
+    ----------
+    panels : dict {title: (points, intervals)}
+        points of `effects.points`; intervals {system: dict with "estimate", "low", "high", or None}.
+    order : sequence of str
+        Systems from the top; those without a point in any panel are left out.
+    x_label : str
+    title : str
+    marked : sequence of int
+        Seeds drawn as open circles, e.g. those that were looked at before.
+    plain : sequence of str
+        Systems in grey: yardsticks. The first of `order` has a colour of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or None
+        None where there is no point at all.
+    """
+    shown = [name for name in order if any(found.get(name) for found, _ in panels.values())]
+    if not shown:
+        return None
+    fig, axes = figures.panels(len(panels), height=1.2 + 0.34 * len(shown), sharey=True)
+    for axis, (heading, (found, intervals)) in zip(axes, panels.items(), strict=True):
+        for at, name in enumerate(shown):
+            colour = figures.GREY if name in plain else figures.level_colour(0 if name == order[0] else 1)
+            one = intervals.get(name)
+            if one:
+                axis.plot([one["low"], one["high"]], [at, at], color=colour, lw=6, alpha=0.25, solid_capstyle="butt")
+                axis.plot([one["estimate"]] * 2, [at - 0.3, at + 0.3], color=colour)
+            for seed, value in found.get(name, {}).items():
+                axis.plot(value, at, "o", ms=6, color=colour, mfc="none" if seed in marked else colour)
+        axis.set(title=heading, xlabel=x_label)
+        axis.grid(axis="x", color="#DDDDDD", lw=0.7)
+    axes[0].set_yticks(range(len(shown)), shown)
+    axes[0].set_ylim(len(shown) - 0.5, -0.5)
+    fig.suptitle(title, fontsize=12)
+    return fig
+
+
+def differences(panels, x_label, title=""):
+    """How far each change moves a score from the default's, with intervals: a row per change, a panel per score.
+
+    Parameters
+    ----------
+    panels : dict {title: {change: dict with "estimate", "low", "high"}}
+    x_label : str
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure or None
+        None where there is no change to show.
+    """
+    shown = list(dict.fromkeys(change for found in panels.values() for change in found))
+    if not shown:
+        return None
+    fig, axes = figures.panels(len(panels), height=1.2 + 0.3 * len(shown), sharey=True)
+    for i, (axis, (heading, found)) in enumerate(zip(axes, panels.items(), strict=True)):
+        axis.axvline(0, color=figures.GREY, lw=1)
+        for at, change in enumerate(shown):
+            if one := found.get(change):
+                axis.plot([one["low"], one["high"]], [at, at], color=figures.level_colour(i))
+                axis.plot(one["estimate"], at, "o", color=figures.level_colour(i))
+        axis.set(title=heading, xlabel=x_label)
+    axes[0].set_yticks(range(len(shown)), shown)
+    axes[0].set_ylim(len(shown) - 0.5, -0.5)
+    fig.suptitle(title, fontsize=12)
+    return fig

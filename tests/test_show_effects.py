@@ -1,0 +1,38 @@
+"""Pictures of runs: what is drawn is what was found, in the order asked."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from pawlib.show import effects
+
+POINTS = {"a": {0: 0.70, 1: 0.72}, "c": {0: 0.60}}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_a_point_per_seed_and_open_ones_for_marked_seeds():
+    fig = effects.seeds({"all": (POINTS, {"a": {"estimate": 0.71, "low": 0.69, "high": 0.73}})}, ["a", "b", "c"], "x",
+                        marked=(0,))  # fmt: skip
+    (axis,) = fig.axes
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [(round(d.get_xdata()[0], 2), d.get_ydata()[0]) for d in dots] == [(0.70, 0), (0.72, 0), (0.60, 1)]
+    assert [d.get_markerfacecolor() == "none" for d in dots] == [True, False, True]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "c"]  # b has no point
+    band = [line.get_xdata().tolist() for line in axis.lines if line.get_marker() != "o"]
+    assert [0.69, 0.73] in [list(b) for b in band]
+
+
+def test_without_points_there_is_no_picture():
+    assert effects.seeds({"all": ({}, {})}, ["a"], "x") is None and effects.differences({"all": {}}, "x") is None
+
+
+def test_differences_stand_around_zero():
+    one = {"estimate": 0.01, "low": -0.02, "high": 0.04}
+    fig = effects.differences({"all": {"mix=0.1": one}, "part": {}}, "x")
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["mix=0.1"]
+    assert any(list(line.get_xdata()) == [-0.02, 0.04] for line in fig.axes[0].lines)
+    assert len(fig.axes[1].lines) == 1  # the zero alone

@@ -4,7 +4,7 @@
     name.json          the card: format, kind, settings (enough to build the module again), data, seed, metrics, commit
 
 kind is "music_paw" for the method's models, "pretraining" for other self-supervised systems, "tagger" for supervised
-networks. No pickle anywhere.
+networks, "cover" for cover-song systems. No pickle anywhere.
 
 Told in: notebooks/10_pretrain_music_paw.ipynb
 """

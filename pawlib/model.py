@@ -361,7 +361,8 @@ class MusicPAW(nn.Module):
             )
         wave = wave if wave.ndim == 2 else wave.unsqueeze(0)
         if sample_rate != self.sample_rate:
-            wave = torchaudio.functional.resample(wave, sample_rate, self.sample_rate)
+            with torch.autocast(wave.device.type, enabled=False):  # in bf16 its convolution would add noise
+                wave = torchaudio.functional.resample(wave, sample_rate, self.sample_rate)
         if wave.shape[-1] < self.mels.n_fft:
             raise ValueError(
                 f"wave has {wave.shape[-1]} samples at {self.sample_rate} Hz, less than one STFT window of "

@@ -396,6 +396,16 @@ def test_another_sample_rate_gives_nearly_the_same_embedding():
         assert (at_44k[n] - at_16k[n]).norm() < 0.3 * (other[n] - at_16k[n]).norm()
 
 
+def test_a_song_is_resampled_in_float32_whatever_the_encoder_computes_in(monkeypatch):
+    paw, heard = model.MusicPAW("hc", **SMALL), []
+    monkeypatch.setattr(paw, "embed_clips", lambda clips, level: heard.append(clips) or clips[:, :512])
+    wave = 0.1 * torch.randn(22_050 * 6, generator=torch.Generator().manual_seed(0))
+    paw.embed(wave, 22_050, levels=[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        paw.embed(wave, 22_050, levels=[0])
+    assert torch.equal(*heard)
+
+
 def test_embedding_leaves_every_modules_mode_and_the_weights_as_they_were():
     made = small("hc", quick=True).train()
     made.encoder.eval()  # a frozen encoder in a training model

@@ -158,6 +158,9 @@ def test_every_track_is_heard_once_in_a_pass_before_any_is_heard_again():
     later = supervised._Run._batches(run, 3)  # a resumed run begins there
     songs, wave, _ = next(later)
     assert songs == heard[12:16] and wave.shape == (4, 800)
+    for _ in range(15):
+        through = next(batches)[0]  # its steps 5 to 19: the last spans passes 7 and 8
+    assert next(supervised._Run._batches(run, 19))[0] == through
 
 
 def test_losses_are_those_of_the_definitions():

@@ -390,7 +390,7 @@ class _Run:
         orders = {}
         while True:
             places = [divmod(step * size + i, n) for i in range(size)]
-            for number in {number for number, _ in places} - set(orders):
+            for number in sorted({number for number, _ in places} - set(orders)):
                 generator = torch.Generator().manual_seed(augment.sample_key(seed, number))
                 orders = {k: v for k, v in orders.items() if k == number - 1}
                 orders[number] = torch.randperm(n, generator=generator).tolist()

@@ -4,8 +4,8 @@ Conventions
     A slug is a system's name in the tables, lower-cased: "short_chunk_cnn_res". A kind is a folder of this package:
         taggers       Table 1, supervised: wave (B, n_samples) -> logits (B, n_classes)
         pretraining   Tables 1 to 6, self-supervised: views, objective, and the encoder that stays
-        covers        Table 5
-        scenes        Table 6
+        covers        Table 4: CQT (B, 1, 84, n_frames) -> embedding (B, 300), and .logits() of it
+        scenes        Tables 5 and 6: wave (B, n_samples) -> logits (B, n_classes)
     A kind's `SYSTEMS` maps slug to class, in the order of the table. Kinds are imported when they are asked for.
 """
 

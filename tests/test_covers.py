@@ -1,0 +1,504 @@
+"""Cover songs: crops by key, a loop that resumes to the bit, embeddings of whole songs, baselines that know keys."""
+
+import types
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pawlib import checkpoints, systems
+from pawlib.bench import covers, cqt, retrieval, store
+from pawlib.bench.datasets import Track
+from pawlib.systems import layers
+
+RECIPE = {
+    "lengths": (20, 30), "speed": (0.7, 1.3), "n_masks": 2, "mask_bins": 24, "n_epochs": 3, "batch_size": 4,
+    "learning_rate": 1e-2, "weight_decay": 1e-5, "n_clips": 2, "precision": "32-true",
+}  # fmt: skip
+
+
+class Tiny(layers.CoverNet):
+    """A cover-song system of two small layers."""
+
+    slug, min_frames = "tiny", 20
+
+    def __init__(self, n_classes=4):
+        super().__init__(n_classes)
+        self.layer = layers.Conv2dLayer(1, 4, (12, 3), stride=2)
+        self.add_head(4 * 73)
+
+    def features(self, x):
+        return self.layer(x).mean(dim=3).flatten(1)
+
+
+class TinyWithClips(Tiny):
+    """The same, with the level of some clips beside it."""
+
+    slug, needs_clips, sample_rate, n_samples = "tiny_with_clips", True, 8000, 400
+
+    def __init__(self, n_classes=4):
+        layers.CoverNet.__init__(self, n_classes)
+        self.layer = layers.Conv2dLayer(1, 4, (12, 3), stride=2)
+        self.encoder = nn.Linear(400, 512)
+        self.add_head(4 * 73 + 512)
+
+    def log_mels(self, waves):
+        return waves
+
+    def forward(self, x, clips):
+        clips = clips if clips.shape[-1] == 512 else self.encoder(clips)
+        return self.embed(torch.cat([self.features(self.check(x)), clips.mean(dim=1)], dim=1))
+
+
+class Waves:
+    """A store of made-up songs: constant waves, song i at the level i / 100."""
+
+    def sample_rate(self, _):
+        return 8000
+
+    def n_samples(self, _):
+        return 1000
+
+    def read(self, track_id, start=0, n_samples=None):
+        return np.full(1000, int(track_id[1:]) / 100, np.float32)[start:][:n_samples]
+
+
+def made_up(first_work, n_works, n_covers=3, n_frames=40, **kw):
+    """Songs whose work says which two semitones sound, each cover a little noisy and of its own length."""
+    random = np.random.default_rng(first_work)
+    ids, works, cqts = [], [], []
+    for i in range(n_works * n_covers):
+        work = first_work + i // n_covers
+        one = 0.2 * random.random((84, n_frames + i), dtype=np.float32)
+        one[[5 * work % 84, (7 * work + 30) % 84]] += 0.8
+        ids.append(f"s{first_work * n_covers + i}")
+        works.append(f"w{work}")
+        cqts.append(one / one.max())
+    return covers.Songs(tuple(ids), tuple(works), cqts, **kw)
+
+
+def network(seed=0, made=Tiny, n_classes=4):
+    torch.manual_seed(seed)
+    return made(n_classes)
+
+
+def train(out, model=None, some=None, valid=None, **changes):
+    told, model = [], model or network()
+    some, valid = made_up(0, 4) if some is None else some, made_up(10, 3) if valid is None else valid
+    return model, covers.train(model, some, valid, out, **{**RECIPE, "report": told.append, **changes}), told
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    return out, *train(out)
+
+
+# --- what a song undergoes ---
+
+
+@pytest.mark.parametrize(("speed", "n_frames"), [((1.3, 1.3), 50), ((0.7, 0.7), 20), ((1, 1), 30), ((0.9, 0.9), 27)])
+def test_speed_is_torchs_linear_interpolation_of_the_whole_song(speed, n_frames):
+    song = np.random.default_rng(0).random((84, 40), dtype=np.float32)
+    new_length = int(40 * speed[0])
+    whole = F.interpolate(torch.from_numpy(song)[None], size=new_length, mode="linear", align_corners=False)[0].numpy()
+    starts = set()
+    for key in range(20):
+        found = covers.crop(song, n_frames, key, speed, n_masks=0)
+        heard = min(n_frames, new_length)
+        (start,) = (
+            i
+            for i in range(new_length - heard + 1)
+            if np.allclose(found[:, :heard], whole[:, i : i + heard], atol=1e-5)
+        )
+        assert (found[:, heard:] == 0).all()
+        starts.add(start)
+    assert len(starts) > 1 or new_length <= n_frames
+
+
+def test_speeds_cover_their_range():
+    song = np.ones((84, 1000), np.float32)
+    lengths = [(covers.crop(song, 2000, key, n_masks=0)[0] > 0).sum() for key in range(200)]
+    assert 700 <= min(lengths) < 730 and 1270 < max(lengths) <= 1300
+
+
+def test_bands_are_silenced_up_to_their_width_anywhere():
+    song, silent = np.ones((84, 30), np.float32), []
+    for key in range(300):
+        found = covers.crop(song, 30, key, (1, 1), n_masks=1)
+        rows = np.flatnonzero((found == 0).all(axis=1))
+        assert ((found == 0) == (found == 0).all(axis=1)[:, None]).all()
+        assert len(rows) <= 24 and (len(rows) == 0 or len(rows) == rows[-1] - rows[0] + 1)
+        silent.append(rows)
+    assert {len(rows) for rows in silent} == set(range(25))
+    assert {0, 83} <= {int(r) for rows in silent for r in rows}
+    assert covers.crop(song, 30, 1, (1, 1), n_masks=2, mask_bins=0).all()
+
+
+def test_a_key_says_everything():
+    song = np.random.default_rng(0).random((84, 300), dtype=np.float32)
+    a, b, c = (covers.crop(song, 200, key) for key in (3, 3, 4))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+# --- training ---
+
+
+def test_a_run_leaves_a_checkpoint_with_its_works_and_nothing_to_resume(undisturbed):
+    out, model, history, told = undisturbed
+    card = checkpoints.read_card(out / "checkpoint.safetensors")
+    assert card["kind"] == "cover" and card["labels"] == ["w0", "w1", "w2", "w3"]
+    assert card["metrics"]["valid_map"] == max(entry["valid_map"] for entry in history)
+    assert card["training"]["lengths"] == [20, 30] and card["training"]["steps_per_epoch"] == 6  # 12 songs, 4, twice
+    assert sorted(p.name for p in out.iterdir() if p.name[0] != ".") == [
+        "checkpoint.json", "checkpoint.safetensors", "history.json",
+    ]  # fmt: skip
+    assert len(history) == len(told) == 3 and "valid MAP" in told[0]
+
+
+@pytest.mark.parametrize("stops", [(1,), (6,), (2, 9), (17,)], ids=["in an epoch", "after one", "twice", "at last"])
+def test_stopping_and_resuming_gives_bit_equal_weights(undisturbed, tmp_path, stops):
+    _, model, history, _ = undisturbed
+    for n_steps in stops:
+        train(tmp_path, stop_after_steps=n_steps)
+        assert (tmp_path / "last.safetensors").exists() and not (tmp_path / "checkpoint.safetensors").exists()
+    resumed, again, _ = train(tmp_path, model=network(seed=5))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert [(e["loss"], e["valid_map"]) for e in again] == [(e["loss"], e["valid_map"]) for e in history]
+
+
+def test_a_finished_run_is_read_back_and_another_ones_folder_refused(undisturbed):
+    out, model, history, _ = undisturbed
+    other, again, told = train(out, model=network(seed=9))
+    assert again == history and told == []
+    assert torch.equal(other.embedding.weight, model.embedding.weight)
+    with pytest.raises(ValueError, match="was made with seed=0, this run wants 1"):
+        train(out, seed=1)
+
+
+def test_the_best_weights_are_kept_and_the_rate_falls_after_three_epochs_not_better(tmp_path, monkeypatch):
+    scores, seen = iter([0.1, 0.9, *[0.5] * 7]), []
+
+    def validate(run):
+        seen.append(run.bare.embedding.weight.detach().clone())
+        return next(scores)
+
+    monkeypatch.setattr(covers._Run, "_validate", validate)
+    model, history, _ = train(tmp_path, n_epochs=9, steps_per_epoch=1)
+    assert torch.equal(model.embedding.weight, seen[1]) and not torch.equal(seen[1], seen[8])
+    assert [e["learning_rate"] for e in history] == pytest.approx([1e-2] * 5 + [8e-3] * 3 + [6.4e-3])
+
+
+def with_instruments(first_work, n_works, n_covers=4):
+    """Songs whose lower half says which work it is, and whose louder upper half says who plays: each cover another."""
+    random = np.random.default_rng(first_work)
+    works = np.repeat(np.arange(n_works), n_covers)
+    notes, instruments = random.random((n_works, 42)) ** 4, random.random((len(works), 42)) ** 4
+    columns = np.concatenate([0.5 * notes[works], instruments], axis=1).astype(np.float32)
+    cqts = [np.repeat(column[:, None], 30, axis=1) for column in columns]
+    return covers.Songs(tuple(f"s{i}" for i in range(len(works))), tuple(f"w{first_work + w}" for w in works), cqts)
+
+
+def test_what_is_learnt_finds_covers_of_unheard_works(tmp_path):
+    model, some, valid = network(n_classes=16), with_instruments(0, 16), with_instruments(100, 8)
+    before = retrieval.from_embeddings(covers.embed(model, valid, precision="32-true"), valid.works)["map"]
+    changes = {"n_epochs": 6, "batch_size": 16, "learning_rate": 3e-3, "lengths": (20,), "n_masks": 0}
+    _, history, _ = train(tmp_path, model, some, valid, **changes)
+    after = retrieval.from_embeddings(covers.embed(model, valid, precision="32-true"), valid.works)["map"]
+    assert history[-1]["loss"] < 0.1 * history[0]["loss"]
+    assert after == pytest.approx(max(e["valid_map"] for e in history), abs=1e-3)
+    assert after > before + 0.1 > 0.6  # chance is 0.21
+
+
+def test_batches_have_one_length_and_each_length_passes_over_all_songs():
+    some = made_up(0, 5, 2)
+    identity = {"batch_size": 4, "seed": 0, "lengths": [20, 30], "speed": [1, 1], "n_masks": 0, "mask_bins": 0}
+    run = types.SimpleNamespace(songs=some, identity=identity, bare=network())
+    batches = covers._Run._batches(run, 0)
+    heard = {20: [], 30: []}
+    for _ in range(10):
+        rows, (x,) = next(batches)
+        heard[x.shape[-1]] += rows
+    for rows in heard.values():
+        assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10)) and rows[:10] != rows[10:]
+    assert heard[20] != heard[30]
+
+
+def test_a_run_resumed_at_any_step_goes_on_with_the_same_batches():
+    some = made_up(0, 5, 1)
+    identity = {"batch_size": 4, "seed": 0, "lengths": [20], "speed": [1, 1], "n_masks": 0, "mask_bins": 0}
+    run = types.SimpleNamespace(songs=some, identity=identity, bare=network())
+    batches = covers._Run._batches(run, 0)
+    for step in range(25):  # 20 passes, with batches that begin in one and end in the next
+        rows, (x,) = next(batches)
+        again, (y,) = next(covers._Run._batches(run, step))
+        assert rows == again and torch.equal(x, y), step
+
+
+@pytest.mark.parametrize("kind", ["waves", "features"])
+def test_systems_that_hear_clips_get_them_and_resume_to_the_bit(tmp_path, kind):
+    def some(first, n):
+        if kind == "waves":
+            return made_up(first, n, store=Waves())
+        random = np.random.default_rng(first)
+        features = [random.random((2 + i % 3, 512), dtype=np.float32) for i in range(3 * n)]
+        return made_up(first, n, clip_features=features)
+
+    def run(out, **changes):
+        model = network(made=TinyWithClips)
+        return train(out, model, some(0, 4), some(10, 3), n_epochs=1, **changes)[0]
+
+    once = run(tmp_path / "once")
+    run(tmp_path / "twice", stop_after_steps=2)
+    twice = run(tmp_path / "twice")
+    assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), twice.state_dict().values(), strict=True))
+    assert checkpoints.read_card(tmp_path / "once" / "checkpoint.safetensors")["training"]["clips"] == kind
+
+
+def test_a_loss_that_is_not_finite_says_where(tmp_path):
+    model = network()
+    with torch.no_grad():
+        model.classifier.bias[0] = np.nan
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1, step 1, songs s\d"):
+        train(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": network(n_classes=9)}, "tells 9 songs apart, the training recordings are of 4"),
+        ({"valid": made_up(3, 2)}, "1 works are in training and validation, w3"),
+        ({"valid": made_up(10, 5, 1)}, "none of the 5 tracks has another recording"),
+        ({"lengths": (10, 30)}, "crops of 10 frames are too short for tiny, which needs 20"),
+        ({"model": network(made=TinyWithClips)}, "hears clips beside the CQT"),
+        ({"valid": covers.Songs((), (), [])}, "12 training and 0 validation songs"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=said):
+        train(tmp_path, **changes)
+
+
+# --- embedding ---
+
+
+def test_songs_keep_their_order_and_what_else_is_in_the_list_changes_nothing():
+    model, some = network().train(), made_up(0, 4)
+    together = covers.embed(model, some, precision="32-true")
+    assert together.shape == (12, 300) and together.dtype == np.float32 and model.training
+    for i in (0, 5, 11):
+        alone = covers.embed(model, [some.cqts[i]], precision="32-true")
+        np.testing.assert_allclose(alone[0], together[i], atol=1e-5)
+
+
+def test_a_song_too_short_for_the_network_is_followed_by_zeros():
+    model, song = network(), np.random.default_rng(0).random((84, 12), dtype=np.float32)
+    found, expected = (
+        covers.embed(model, [one], precision="32-true") for one in (song, np.pad(song, ((0, 0), (0, 8))))
+    )
+    assert np.array_equal(found, expected)
+
+
+def test_clips_of_a_whole_song_are_heard_evenly_spread():
+    model, some = network(made=TinyWithClips), made_up(1, 1, 2, store=Waves())
+    found = covers.embed(model, some, precision="32-true")
+    with torch.inference_mode():
+        clips = torch.full((1, 3, 400), 0.02)  # 1000 samples are three clips of 400; the song is s2
+        x = torch.from_numpy(some.cqts[0])[None, None]
+        expected = model.eval()(x, clips).numpy()
+    np.testing.assert_allclose(found[:1], expected, atol=1e-5)
+    np.testing.assert_allclose(covers.embed(model, some, n_clips=1, precision="32-true"), found, atol=1e-5)
+
+
+def test_nothing_to_embed_and_what_is_not_finite_are_errors():
+    with pytest.raises(ValueError, match="no songs to embed"):
+        covers.embed(network(), [])
+    model = network()
+    with torch.no_grad():
+        model.embedding.bias[0] = np.nan
+    with pytest.raises(ValueError, match="the embedding of s0 is not finite"):
+        covers.embed(model, made_up(0, 1))
+
+
+# --- a system from the registry ---
+
+
+def test_a_trained_system_is_loaded_from_its_checkpoint(tmp_path):
+    some, valid = made_up(0, 2, 2, 210), made_up(10, 2, 2, 210)
+    model = covers.start("ki_net", 2, seed=0)
+    recipe = covers.recipe("toy", steps_per_epoch=1, n_epochs=1, batch_size=2, precision="32-true")
+    covers.train(model, some, valid, tmp_path, report=lambda line: None, **recipe)
+    loaded = covers.load(tmp_path / "checkpoint.safetensors")
+    assert loaded.slug == "ki_net" and not loaded.training
+    a, b = (covers.embed(one, valid, precision="32-true") for one in (model, loaded))
+    np.testing.assert_allclose(a, b, atol=1e-5)  # another memory order
+    with pytest.raises(FileNotFoundError):
+        covers.load(tmp_path / "other.safetensors")
+
+
+def test_a_start_is_drawn_by_its_seed_and_disturbs_nobody():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    a, b, c = (covers.start("tpp_net", 2, seed).embedding.weight for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_starts_that_make_no_sense_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'crnn' is no cover-song system, expected one of ki_net"):
+        covers.start("crnn", 2, 0)
+    with pytest.raises(ValueError, match="tpp_net has no pretrained encoder in it"):
+        covers.start("tpp_net", 2, 0, init=tmp_path / "x.safetensors")
+    checkpoints.save(systems.build("fcn_4", n_classes=2), tmp_path / "x.safetensors", "tagger", {"labels": ["a", "b"]})
+    with pytest.raises(ValueError, match="holds a 'tagger' checkpoint, not a cover-song system"):
+        covers.load(tmp_path / "x.safetensors")
+    made = covers.start("fcn_4_on_cqt_net", 2, 0, init=tmp_path / "x.safetensors")
+    assert made.settings["n_classes"] == 2
+
+
+def test_the_published_recipe_is_the_published_one():
+    recipe = covers.recipe("paper")
+    assert recipe["lengths"] == (200, 300, 400) and recipe["speed"] == (0.7, 1.3)
+    assert (recipe["n_masks"], recipe["mask_bins"], recipe["batch_size"]) == (2, 24, 32)
+    assert (recipe["learning_rate"], recipe["weight_decay"]) == (1e-3, 1e-5)
+    assert covers.recipe("toy", n_epochs=7)["n_epochs"] == 7
+    with pytest.raises(ValueError, match="scale='huge' is unknown"):
+        covers.recipe("huge")
+
+
+def test_tracks_without_a_feature_are_left_out():
+    tracks = [Track(name, None, np.zeros(0), f"work of {name}") for name in "abc"]
+    found = cqt.Cqts(("c", "a"), [np.zeros((84, 3)), np.ones((84, 4))], [{"id": "b", "path": "", "reason": ""}])
+    some = covers.songs(tracks, found, clip_features={"a": "A", "c": "C"})
+    assert some.ids == ("a", "c") and some.works == ("work of a", "work of c") and some.clip_features == ["A", "C"]
+    assert [one.shape[1] for one in some.cqts] == [4, 3] and len(some) == 2
+
+
+# --- baselines ---
+
+
+def melody(notes, n_repeat=4, shift=0):
+    """A song of single notes, each some frames long, over a quiet floor."""
+    one = np.full((84, len(notes) * n_repeat), 0.01, np.float32)
+    one[np.repeat(np.asarray(notes) + 36 + shift, n_repeat), np.arange(one.shape[1])] = 1
+    return one
+
+
+def melodies(n, seed=0, n_notes=30):
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 12, n_notes) for _ in range(n)]
+
+
+def test_chroma_is_the_mean_over_octaves_by_hand():
+    one = np.zeros((84, 2), np.float32)
+    one[0, 0], one[12, 0], one[83, 1] = 7.0, 14.0, 7.0
+    found = covers.chroma(one)
+    assert found.shape == (12, 2) and found[0].tolist() == [3.0, 0.0] and found[11].tolist() == [0.0, 1.0]
+    assert found.sum() == 4
+
+
+def test_averaged_chroma_is_the_best_of_twelve_cosines():
+    cqts = [melody(one) for one in melodies(5)]
+    found = covers.averaged_chroma(cqts)
+    means = [covers.chroma(one).mean(axis=1) for one in cqts]
+    for i, a in enumerate(means):
+        for j, b in enumerate(means):
+            cosines = [a @ np.roll(b, k) / np.linalg.norm(a) / np.linalg.norm(b) for k in range(12)]
+            assert found[i, j] == pytest.approx(max(cosines), abs=1e-6)
+
+
+def played(notes, shift, seconds_a_note, rate=8000):
+    """A melody as audio: each note a sine with two overtones, fading."""
+    time = np.arange(int(seconds_a_note * rate)) / rate
+    pieces = []
+    for note in notes:
+        hz = 262 * 2 ** ((note + shift) / 12)
+        pieces.append(sum(np.sin(2 * np.pi * k * hz * time) / k for k in (1, 2, 3)) * np.exp(-2 * time))
+    return (0.2 * np.concatenate(pieces)).astype(np.float32)
+
+
+def test_from_audio_files_to_a_score(tmp_path):
+    random, tracks = np.random.default_rng(0), []
+    for work in range(4):
+        notes = random.choice([0, 2, 4, 5, 7, 9, 11], 16, p=random.dirichlet(np.ones(7)))
+        for shift, seconds_a_note in ((0, 0.4), (3 + work, 0.5)):
+            path = tmp_path / f"{work} {shift}.wav"
+            soundfile.write(path, played(notes, shift, seconds_a_note), 8000)
+            tracks.append(Track(path.stem, path, np.zeros(0, np.float32), f"work {work}"))
+    opened = store.prepare(tracks, tmp_path / "store", n_workers=0)
+    some = covers.songs(tracks, cqt.features(tracks, opened, n_mean=4, n_workers=0), opened)
+    assert len(some) == 8 and {one.shape[1] for one in some.cqts} == {69, 86}
+    for similarity in (covers.averaged_chroma(some.cqts), covers.qmax(some.cqts)):
+        assert retrieval.retrieval(similarity, some.works)["map"] == 1.0
+    found = covers.embed(covers.start("ki_net", 2, seed=0), some)
+    assert found.shape == (8, 300)
+
+
+@pytest.mark.parametrize("baseline", ["averaged_chroma", "two_d_fourier", "qmax"])
+def test_a_transposed_song_is_found_by_every_baseline(baseline):
+    notes = melodies(6)
+    cqts = [melody(one) for one in notes] + [melody(one, shift=3 + i) for i, one in enumerate(notes)]
+    found = getattr(covers, baseline)(cqts)
+    if baseline == "two_d_fourier":
+        np.testing.assert_allclose(found[:6], found[6:], rtol=1e-3, atol=1e-3)
+        assert found.shape == (12, 12 * 38)
+        unit = retrieval.unit_rows(found)
+        found = unit @ unit.T
+    scores = retrieval.retrieval(found, [*range(6), *range(6)])
+    assert scores["map"] == 1.0
+
+
+def test_a_song_at_another_tempo_is_found_by_alignment():
+    notes = melodies(6, seed=1)
+    cqts = [melody(one, 4) for one in notes] + [melody(one, 5, shift=5) for one in notes]
+    assert retrieval.retrieval(covers.qmax(cqts), [*range(6), *range(6)])["map"] == 1.0
+
+
+def test_two_d_fourier_is_the_definition_in_slow_loops():
+    one = np.random.default_rng(0).random((84, 7)).astype(np.float32)
+    song = covers.chroma(one).astype(float) ** 1.96
+    patches = []
+    for start in range(3):
+        patch, spectrum = song[:, start : start + 5], np.zeros((12, 3))
+        for p in range(12):
+            for q in range(3):
+                waves = np.exp(-2j * np.pi * (p * np.arange(12)[:, None] / 12 + q * np.arange(5) / 5))
+                spectrum[p, q] = abs((patch * waves).sum())
+        patches.append(spectrum)
+    found = covers.two_d_fourier([one], n_frames=5)
+    np.testing.assert_allclose(found[0], np.median(patches, axis=0).ravel(), rtol=1e-4)
+    assert covers.two_d_fourier([one[:, :2]], n_frames=5).shape == (1, 36)  # shorter than a patch
+
+
+def test_frames_are_alike_that_are_near_each_other_from_both_sides():
+    from librosa.segment import cross_similarity
+
+    random = np.random.default_rng(0)
+    a, b = random.random((108, 30)), random.random((108, 50))
+    found = covers._alike(a, b, 0.1)
+    expected = cross_similarity(a, b, k=5).T & cross_similarity(b, a, k=3)
+    assert found.shape == (30, 50) and np.array_equal(found, expected) and found.any()
+
+
+def test_qmax_of_a_song_with_itself_is_its_length_and_a_gap_costs():
+    song = np.random.default_rng(0).random((12, 40))  # no two stacks of frames alike
+    assert covers._longest_stretch(song, song, 1, 1 / 40, 0.5) == 40
+    holed = np.delete(song, [19, 20, 21], axis=1)
+    assert 30 < covers._longest_stretch(song, holed, 1, 1 / 40, 0.5) < 37
+    assert covers._longest_stretch(song, np.roll(song, 5, axis=0), 9, 1 / 40, 0.5) == 32  # 40 - 9 + 1
+
+
+def test_stacked_frames_are_those_that_follow():
+    song = np.arange(24.0).reshape(12, 2)
+    assert covers._stacked(song, 9).shape == (24, 1) and covers._stacked(song, 1).shape == (12, 2)
+    assert covers._stacked(song, 2)[:, 0].tolist() == [*song[:, 0], *song[:, 1]]
+
+
+def test_random_embeddings_know_nothing_twice_alike():
+    a, b, c = (covers.random_embeddings(5, seed) for seed in (0, 0, 1))
+    assert a.shape == (5, 300) and np.array_equal(a, b) and not np.array_equal(a, c)

@@ -68,7 +68,8 @@ def find(path_or_name):
     named = paths.checkpoints() / f"{path_or_name}.safetensors"
     if named.is_file():
         return named
-    known = ", ".join(sorted(p.stem for p in paths.checkpoints().glob("*.safetensors"))) or "none yet"
+    released = (p.stem for p in paths.checkpoints().glob("*.safetensors"))
+    known = ", ".join(sorted(name for name in released if "." not in name)) or "none yet"
     raise FileNotFoundError(f"{path_or_name} is neither a file nor a released checkpoint (released: {known})")
 
 

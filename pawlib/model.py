@@ -18,6 +18,7 @@ Told in: notebooks/10_pretrain_music_paw.ipynb
 """
 
 import ast
+import copy
 import inspect
 
 import torch
@@ -86,6 +87,16 @@ class Embedding(dict):
     def __init__(self, levels, times, repeated):
         super().__init__(levels)
         self.times, self.repeated = times, repeated
+
+
+class Absent(nn.Module):
+    """In place of the block and the projector where a checkpoint holds the encoder alone."""
+
+    def forward(self, *_):
+        raise ValueError(
+            "this checkpoint holds the encoder alone, as released weights do: it embeds songs, but clips cannot "
+            "interact and nothing can be projected; pretrain it whole (10_pretrain_music_paw) or load such a run"
+        )
 
 
 class MusicPAW(nn.Module):
@@ -370,6 +381,13 @@ class MusicPAW(nn.Module):
             )
         return wave
 
+    def encoder_alone(self):
+        """A copy without block and projector, a twentieth of the size: it embeds as this one does, and can no more."""
+        alone = copy.deepcopy(self)
+        alone.block = None if self.block is None else Absent()
+        alone.projector = Absent()
+        return alone
+
     def save(self, path, card=None):
         """Write the weights as safetensors and a JSON card beside them, both atomically.
 
@@ -380,11 +398,12 @@ class MusicPAW(nn.Module):
         card : dict, optional
             What else is known: data, scale, seed, epochs, metrics, commit.
         """
-        checkpoints.save(self, path, "music_paw", card)
+        holds = {"holds": "encoder"} if isinstance(self.projector, Absent) else {}
+        checkpoints.save(self, path, "music_paw", {**holds, **(card or {})})
 
     @classmethod
     def load(cls, path_or_name):
-        """A model from a checkpoint file, or a released one by its name in data/checkpoints.
+        """A model from a checkpoint file, or a released one by its name in data/checkpoints (`encoder_alone`).
 
         Raises
         ------
@@ -400,5 +419,7 @@ class MusicPAW(nn.Module):
                 f"{path} holds a {card.get('kind', 'foreign')!r} checkpoint, not Music-PAW: load its encoder instead"
             )
         model = cls(**card["settings"])
+        if card.get("holds") == "encoder":
+            model = model.encoder_alone()
         checkpoints.load_weights(model, path)
         return model

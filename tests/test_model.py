@@ -456,3 +456,25 @@ def test_too_short_and_empty_audio_is_refused():
 def test_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"shape \(1, 2, 10240\), expected .*is it stereo"):
         small("hc", quick=True).embed(noise().unsqueeze(0), RATE)
+
+
+@pytest.mark.parametrize("variant", ["music_paw", "baseline"])
+def test_released_weights_embed_as_the_whole_model_does_and_can_no_more(tmp_path, variant):
+    torch.manual_seed(0)
+    paw = model.MusicPAW(variant, **SMALL).eval()
+    paw.save(tmp_path / "whole.safetensors")
+    paw.encoder_alone().save(tmp_path / "alone.safetensors", {"data": "made-up"})
+    alone = model.MusicPAW.load(tmp_path / "alone.safetensors").eval()
+    card = json.loads((tmp_path / "alone.json").read_text())
+    assert card["holds"] == "encoder" and card["data"] == "made-up"
+    assert {name.split(".")[0] for name in alone.state_dict()} <= {"encoder", "mels"}
+    wave = 0.1 * torch.randn(2, paw.n_whole, generator=torch.Generator().manual_seed(0))
+    here, there = (one.embed(wave, paw.sample_rate) for one in (paw, alone))
+    assert all(torch.equal(here[n], there[n]) for n in here)
+    with pytest.raises(ValueError, match="holds the encoder alone"):
+        alone(*alone.views(wave, [0, 1]))
+    if variant == "music_paw":
+        with pytest.raises(ValueError, match="clips cannot interact"):
+            alone.interact(list(here.values()))
+    size = {name: (tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "alone")}
+    assert size["alone"] < size["whole"] - 1_000_000

@@ -48,6 +48,16 @@ def test_labels_that_found_no_room_are_named():
     assert datasets.unheard(one, names) == [name for name, yes in zip(names, one[0].target, strict=True) if not yes]
 
 
+def test_a_floor_keeps_toy_corpora_from_having_no_label():
+    tracks, _ = labelled(n=20)
+    assert (
+        len(datasets.few_labels(tracks, 1, seed=0, floor=4)) == 4
+        and len(datasets.few_labels(tracks, 50, 0, floor=4)) == 10
+    )
+    with pytest.raises(ValueError, match="floor=21 tracks are more than the 20"):
+        datasets.few_labels(tracks, 1, seed=0, floor=21)
+
+
 @pytest.mark.parametrize(("percent", "said"), [(0, "no share"), (101, "no share"), (0.1, "is none")])
 def test_impossible_shares_are_refused(percent, said):
     tracks, _ = labelled()

@@ -103,7 +103,8 @@ class Column:
 
 # Rows made before intervals were centred (bench/stats.py) do not say how theirs were made; published rows are kept.
 _PLAIN = (
-    "PR-AUC intervals of rows before 22 November 2026 are not centred and lie too high: the score stands at their edge."
+    "PR-AUC intervals of the oldest rows (no settings.intervals) are not centred and lie too high: the score is at "
+    "their edge."
 )
 
 _TABLE1 = Layout(

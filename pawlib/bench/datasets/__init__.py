@@ -98,7 +98,7 @@ def unheard(tracks, labels):
     return [label for label, yes in zip(labels, heard, strict=True) if not yes]
 
 
-def few_labels(tracks, percent, seed):
+def few_labels(tracks, percent, seed, floor=0):
     """A drawn share of the labelled tracks in which every label is heard where possible (paper Sec. 4.1, Table 2).
 
     The lists behind the paper's 1 % and 10 % were never published. Here: for each label, the rarest first, that no
@@ -109,6 +109,8 @@ def few_labels(tracks, percent, seed):
     tracks : list of Track
     percent : float, above 0, at most 100
     seed : int
+    floor : int
+        No fewer tracks than these, however small the share: for corpora of toy size.
 
     Returns
     -------
@@ -123,9 +125,11 @@ def few_labels(tracks, percent, seed):
     """
     if not 0 < percent <= 100:
         raise ValueError(f"percent={percent} is no share of the labels, expected above 0 and at most 100")
-    n = round(len(tracks) * percent / 100)
+    n = max(round(len(tracks) * percent / 100), floor)
     if n < 1:
         raise ValueError(f"{percent} % of {len(tracks)} tracks is none: take a larger share or a larger corpus")
+    if n > len(tracks):
+        raise ValueError(f"floor={floor} tracks are more than the {len(tracks)} there are")
     if n == len(tracks):
         return list(tracks)
     order = np.random.default_rng([seed, round(100 * percent)]).permutation(len(tracks))  # first come, first drawn

@@ -478,10 +478,19 @@ def test_the_ablation_probes_every_variant_it_pretrains(tmp_path, monkeypatch):
     assert len(genres) == len(variants) + 1 and len(runs) == 4 * len(variants) + 3
     frozen = genres["gtzan-twin.small.cousins.fcn_4.linear_probe.seed1"]
     assert frozen.needs[0].parent.name == "mtat-twin.small.cousins.fcn_4.pretrain.seed1"
-    with pytest.raises(ValueError, match="FIGURE '9' is unknown, expected one of 3"):
+    with pytest.raises(ValueError, match="FIGURE '9' is unknown, expected one of 3, 4, 5"):
         runlist.list_of("figure", 9)
     with pytest.raises(ValueError, match="ENCODERS 'fcn_9' is unknown, expected some of fcn_4, fcn_7"):
         runlist.choose(runlist.read(path), encoders="fcn_9")
+
+
+def test_a_figure_waits_for_the_encoders_that_it_looks_at(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    *pretrained, picture = runlist.read(runlist.list_of("figure", 5))
+    assert picture.notebook.stem == "72_figure5_tags_in_time" and len(pretrained) == 3
+    assert set(picture.needs) == {run.output for run in pretrained}
+    for number in (3, 4, 5):
+        assert runlist.choose(runlist.read(runlist.list_of("figure", number)), seeds="0", encoders="fcn_4")
 
 
 def test_published_rows_are_found_under_the_names_that_the_lists_give(tables_of_the_paper):

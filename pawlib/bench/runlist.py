@@ -85,6 +85,7 @@ KINDS = {
 }
 
 
+LOOKING = ("7", "8")  # chapters that look at the encoders of a list
 OTHER_PRETRAINING = r"\d\d_pretrain_(\w+)"  # chapters of one system each, which is called as its chapter is
 
 
@@ -547,7 +548,8 @@ def _check_defaults(defaults, runs, name):
 
 
 def _wire(runs, name):
-    """Let each run wait for the checkpoint it starts from, and what reads rows for the rows."""
+    """Let each run wait for the checkpoint it starts from, what reads rows for the rows, what looks at encoders for all
+    that the list pretrains on the same corpus."""
     rows = tuple(run.output for run in runs if run.output.name == ROW)
     folders = {run.folder for run in runs if _is_start(run.notebook.stem)}
     wired = []
@@ -557,6 +559,8 @@ def _wire(runs, name):
             needs = _checkpoint(run, folders, name)
         elif run.parameters.get("rows") in ("mine", "all"):
             needs = rows
+        elif run.notebook.stem.startswith(LOOKING):
+            needs = tuple(one.output for one in runs if one.output.name == CHECKPOINT and one.corpus == run.corpus)
         wired.append(dataclasses.replace(run, needs=needs))
     needed = _needed(wired, {run.id for run in wired})
     return [

@@ -56,7 +56,8 @@ def readings(text):
     Raises
     ------
     ValueError
-        For an unknown name, a name given twice, or a pair without "="; it lists the known names.
+        For an unknown name (it lists the known ones), a name given twice, a pair without "=", or a value of another
+        kind than the default's: share=false is a word, share=False is not.
 
     Told in: notebooks/73_readings.ipynb
     """
@@ -71,6 +72,12 @@ def readings(text):
             found[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             found[name] = value
+        default = inspect.signature(MusicPAW).parameters[name].default
+        kinds = (
+            bool if isinstance(default, bool) else str if isinstance(default, str) else (int, float, list, type(None))
+        )
+        if not isinstance(found[name], kinds) or (kinds is not bool and isinstance(found[name], bool)):
+            raise ValueError(f"{pair!r} in {text!r}: {name} is {default!r} by default, expected something of that kind")
     return found
 
 

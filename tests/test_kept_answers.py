@@ -97,7 +97,7 @@ def test_comparisons_are_paired_by_seed_and_corrected_together():
     assert made["b"]["differences"] == pytest.approx([0.10, 0.09, 0.08]) and made["b"]["seeds"] == [0, 1, 2]
     assert made["b"]["p"] == effects.least_p(3) == 0.25  # three seeds of one sign: 2 of 8 patterns
     assert made["c"]["differences"] == pytest.approx([-0.01, 0.02]) and made["c"]["p"] == 1.0
-    assert made["b"]["p_holm"] == 0.5 and "d" not in made
+    assert made["b"]["p_holm"] == 0.75 and "d" not in made  # three were asked for, one of them could not be made
     assert (
         effects.compare(found, "a", ["d"]) == {}
         and effects.compare({"a": {0: 1}, "b": {0: 2}}, "a", ["b"])["b"]["p"] is None
@@ -123,3 +123,17 @@ def test_without_answers_or_on_other_tracks_there_is_no_interval(desk):
     rows.append(run("fewer", 0.6, 0, splits(n=40)))
     with pytest.raises(ValueError, match="scored on other tracks or labels .60 and 40 tracks"):
         effects.interval(rows, "good", "fewer")
+    changed = splits()
+    changed.test[7].target[0] = 1 - changed.test[7].target[0]
+    rows.append(run("turned", 0.6, 0, changed))
+    with pytest.raises(ValueError, match="or against another truth"):
+        effects.interval(rows, "good", "turned")
+
+
+def test_answers_of_a_run_that_was_repeated_are_not_those_of_its_row(desk):
+    row = run("good", 0.6, 0)
+    kept_answers.publish([row["id"]])
+    run("good", 2.0, 0)
+    with pytest.raises(ValueError, match="the answers of good.seed0 give a ROC-AUC of .* its row says .* repeated"):
+        effects.interval([row], "good")
+    assert effects.interval([row], "good", source="committed", n_boot=50)["estimate"] > 0.5

@@ -60,6 +60,8 @@ def test_a_name_is_given_once_and_a_run_must_have_finished(desk, capsys):
         release.main(["b.run", "other"]) == 2 and "neither a file nor a released checkpoint" in capsys.readouterr().err
     )
     assert release.main(["only one"]) == 2
+    with pytest.raises(ValueError, match="'x.tags' cannot be a name"):
+        release.release("a.run", "x.tags")
     assert not (paths.checkpoints() / "other.tags.safetensors").exists()
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pawlib import checkpoints
-from pawlib.bench import datasets, protocols, supervised
+from pawlib.bench import datasets, loop, protocols, supervised
 from pawlib.bench.datasets import Splits, Track
 from pawlib.bench.supervised import Stage
 
@@ -105,7 +105,7 @@ def test_stopping_and_resuming_gives_bit_equal_weights(undisturbed, tmp_path, st
     for n_steps in stops:
         train(tmp_path, stop_after_steps=n_steps)
         assert (tmp_path / "last.safetensors").exists() and not (tmp_path / "checkpoint.safetensors").exists()
-    resumed, again, _ = train(tmp_path, model=network(seed=5))
+    resumed, again, _ = train(tmp_path)
     for name, value in model.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert [e["loss"] for e in again] == [e["loss"] for e in history]
@@ -113,9 +113,26 @@ def test_stopping_and_resuming_gives_bit_equal_weights(undisturbed, tmp_path, st
 
 def test_a_finished_run_is_read_back(undisturbed):
     out, model, history, _ = undisturbed
-    other, again, told = train(out, model=network(seed=9))
+    other, again, told = train(out)
     assert again == history and told == []
     assert torch.equal(other.head[1].weight, model.head[1].weight)
+    assert not torch.equal(other.head[1].weight, network().head[1].weight)
+
+
+def test_a_run_from_other_weights_is_another_run(undisturbed, tmp_path):
+    out, *_ = undisturbed
+    with pytest.raises(ValueError, match="was made with start=.* choose another folder"):
+        train(out, model=network(seed=9))
+    train(tmp_path, stop_after_steps=1)
+    with pytest.raises(ValueError, match="last.safetensors was made with start="):
+        train(tmp_path, model=network(seed=9))
+
+
+def test_a_setting_that_only_one_of_two_runs_has_tells_them_apart(tmp_path):
+    for there, wanted in (({"a": 1, "first": True}, {"a": 1}), ({"a": 1}, {"a": 1, "first": True})):
+        with pytest.raises(ValueError, match="was made with first="):
+            loop.same_run(there, wanted, tmp_path)
+    loop.same_run({"a": 1, "settings": {"b": 2}}, {"settings": {"b": 2}, "a": 1}, tmp_path)
 
 
 def test_the_best_weights_are_kept_and_taken_up_by_the_next_stage(tmp_path, monkeypatch):

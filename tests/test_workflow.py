@@ -79,6 +79,10 @@ def test_readings_are_part_of_the_name_and_of_the_checkpoint_that_is_waited_for(
         ("temperature", "'temperature' in .* is no reading written as name=value"),
         ("mix=0.1 mix=0.2", "'mix=0.2' in .* is given twice"),
         ("variant=hc", "is no reading written as name=value"),
+        ("share=false", "share is True by default, expected something of that kind"),
+        ("temperature=high", "temperature is 0.5 by default, expected something of that kind"),
+        ("n_levels=True", "n_levels is 4 by default"),
+        ("order=1", "order is 'top_down' by default"),
     ],
 )
 def test_a_misspelt_reading_is_refused_before_anything_runs(desk, text, said):
@@ -399,8 +403,9 @@ def test_publishing_a_list_takes_what_is_finished_and_keeps_what_is_published(de
     finished(0, 0.6)
     finished(1, 0.7)
     assert [line.split(":")[0] for line in runlist.publish(runs)][:2] == [
-        "published", "1 were published before and are never replaced",
+        "published", "1 stand there with other numbers; published rows are never replaced",
     ]  # fmt: skip
+    assert runlist.publish(runs)[0].startswith("1 were published before")
     assert [row["metrics"]["roc_auc"] for row in results.read()] == [0.5, 0.7]
 
 

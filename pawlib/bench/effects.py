@@ -16,6 +16,8 @@ import numpy as np
 
 from pawlib.bench import kept_answers, stats
 
+SAME = 1e-3  # ROC-AUC of a row and of its answers
+
 
 def points(rows, metric="roc_auc", group=None):
     """One number per system and seed: {system: {seed: score}}, systems in the order of the rows.
@@ -69,7 +71,7 @@ def compare(found, system, others):
     -------
     dict {other: {"seeds", "differences", "mean", "p", "p_holm"}}
         Others that share no seed with the system are left out. p is that of `stats.sign_flip`, None for a single
-        seed; p_holm is corrected for all comparisons of this call.
+        seed; p_holm is corrected for all comparisons that were asked for, also those that could not be made.
     """
     made = {}
     for other in others:
@@ -79,8 +81,9 @@ def compare(found, system, others):
         differences = [found[system][seed] - found[other][seed] for seed in seeds]
         p = stats.sign_flip(differences) if len(seeds) > 1 else None
         made[other] = {"seeds": seeds, "differences": differences, "mean": float(np.mean(differences)), "p": p}
-    corrected = stats.holm({other: one["p"] for other, one in made.items() if one["p"] is not None})
-    return {other: one | {"p_holm": corrected.get(other)} for other, one in made.items()}
+    known = {other: one["p"] for other, one in made.items() if one["p"] is not None}
+    corrected = stats.holm({other: known.get(other, 1.0) for other in others})
+    return {other: one | {"p_holm": corrected[other] if other in known else None} for other, one in made.items()}
 
 
 def least_p(n_seeds):
@@ -88,7 +91,7 @@ def least_p(n_seeds):
     return 2 / 2**n_seeds
 
 
-def interval(rows, system, other=None, metric="roc_auc", group=None, n_boot=1000):
+def interval(rows, system, other=None, metric="roc_auc", group=None, n_boot=1000, source="all"):
     """Mean over seeds, or difference of two means, with its interval over works and seeds, from the kept answers.
 
     Parameters
@@ -100,6 +103,8 @@ def interval(rows, system, other=None, metric="roc_auc", group=None, n_boot=1000
     metric, group
         As in `points`.
     n_boot : int
+    source : "committed" | "mine" | "all"
+        Whose answers, as the rows were read.
 
     Returns
     -------
@@ -109,15 +114,15 @@ def interval(rows, system, other=None, metric="roc_auc", group=None, n_boot=1000
     Raises
     ------
     ValueError
-        If runs were scored on other tracks or labels.
+        If runs were scored on other tracks or labels, or answers are not those of their row.
     """
-    first, heard = _answers(rows, system, group)
+    first, heard = _answers(rows, system, group, source)
     if first is None:
         return None
     scores, targets = first
     against = None
     if other is not None:
-        second, also = _answers(rows, other, group)
+        second, also = _answers(rows, other, group, source)
         if second is None:
             return None
         _check_same(heard, also, system, other)
@@ -125,7 +130,7 @@ def interval(rows, system, other=None, metric="roc_auc", group=None, n_boot=1000
     return stats.hierarchical_bootstrap(metric, scores, targets, against, units=heard.works, n_boot=n_boot)
 
 
-def difference(id, other, metric="roc_auc", group=None, n_boot=1000):
+def difference(id, other, metric="roc_auc", group=None, n_boot=1000, source="all"):
     """Difference of two runs by their ids, with its interval over works: None where one kept no answers.
 
     Returns
@@ -138,7 +143,7 @@ def difference(id, other, metric="roc_auc", group=None, n_boot=1000):
     ValueError
         If the two were scored on other tracks or labels.
     """
-    first, second = kept_answers.read(id), kept_answers.read(other)
+    first, second = kept_answers.read(id, source), kept_answers.read(other, source)
     if first is None or second is None:
         return None
     _check_same(first, second, id, other)
@@ -146,19 +151,27 @@ def difference(id, other, metric="roc_auc", group=None, n_boot=1000):
     return stats.paired_bootstrap(metric, a, b, targets, units=first.works, n_boot=n_boot)
 
 
-def _answers(rows, system, group):
+def _answers(rows, system, group, source):
     """((scores per seed, targets), one of the answers) of a system, (None, None) if any is missing."""
-    kept = [kept_answers.read(row["id"]) for row in rows if row["system"] == system]
+    rows = [row for row in rows if row["system"] == system]
+    kept = [kept_answers.read(row["id"], source) for row in rows]
     if not kept or any(one is None for one in kept):
         return None, None
+    for row, one in zip(rows, kept, strict=True):
+        score = stats.once("roc_auc", one.scores, one.targets)
+        if abs(score - row["metrics"].get("roc_auc", score)) > SAME:
+            raise ValueError(
+                f"the answers of {row['id']} give a ROC-AUC of {score:.4f}, its row says "
+                f"{row['metrics']['roc_auc']:.4f}: was the run repeated after its row was published?"
+            )
     for one in kept[1:]:
         _check_same(kept[0], one, system, system)
     return ([one.of(group)[0] for one in kept], kept[0].of(group)[1]), kept[0]
 
 
 def _check_same(a, b, name_a, name_b):
-    if not (np.array_equal(a.ids, b.ids) and np.array_equal(a.labels, b.labels)):
+    if not all(np.array_equal(getattr(a, what), getattr(b, what)) for what in ("ids", "labels", "targets", "works")):
         raise ValueError(
             f"{name_a} and {name_b} were scored on other tracks or labels ({len(a.ids)} and {len(b.ids)} tracks, "
-            f"{len(a.labels)} and {len(b.labels)} labels): was the twin made anew between them?"
+            f"{len(a.labels)} and {len(b.labels)} labels), or against another truth: was the twin made anew?"
         )

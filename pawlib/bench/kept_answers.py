@@ -88,15 +88,23 @@ def write(folder, tracks, splits, scores):
     return path
 
 
-def read(id):
-    """The answers of a run, mine or published; None where it kept none.
+def read(id, rows="all"):
+    """The answers of a run; None where it kept none.
+
+    Parameters
+    ----------
+    id : str
+    rows : "committed" | "mine" | "all"
+        Published ones, those of my runs, or mine before published ones: as `results.read` takes rows.
 
     Raises
     ------
     ValueError
         If the file is damaged.
     """
-    for path in (paths.runs() / id / NAME, published(id)):
+    places = {"committed": [published(id)], "mine": [paths.runs() / id / NAME]}
+    places["all"] = [*places["mine"], *places["committed"]]
+    for path in places[rows]:
         if path.is_file():
             try:
                 with np.load(path, allow_pickle=False) as found:

@@ -232,10 +232,10 @@ def same_run(there, wanted, path):
     """
     there, wanted = json.loads(json.dumps(there)), json.loads(json.dumps(wanted))
     there, wanted = ({**told.pop("settings", {}), **told} for told in (there, wanted))
-    for name in wanted:
-        if there.get(name) != wanted[name]:
+    for name in dict.fromkeys([*wanted, *there]):  # a setting of one that the other lacks is a difference, too
+        if there.get(name) != wanted.get(name):
             raise ValueError(
-                f"{path} was made with {name}={there.get(name)}, this run wants {wanted[name]}: choose another "
+                f"{path} was made with {name}={there.get(name)}, this run wants {wanted.get(name)}: choose another "
                 "folder, or delete that one to begin anew"
             )
 

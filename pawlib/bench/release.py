@@ -13,6 +13,7 @@ A name is never given twice: whoever cites weights by their name must get the sa
 import dataclasses
 import datetime
 import json
+import re
 import sys
 
 import safetensors.torch
@@ -40,10 +41,14 @@ class Tags:
     deviation: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
+    constants: dict = dataclasses.field(default_factory=dict)  # {column: 0 or 1} of tags that training never varied
 
     def __call__(self, x):
         x = (torch.as_tensor(x).cpu().float() - self.mean) / self.deviation
-        return torch.sigmoid(torch.nn.functional.linear(x, self.weight, self.bias))
+        answers = torch.sigmoid(torch.nn.functional.linear(x, self.weight, self.bias))
+        for column, constant in self.constants.items():
+            answers[:, column] = constant
+        return answers
 
 
 def release(run, name, scale="small", seed=0):
@@ -69,7 +74,11 @@ def release(run, name, scale="small", seed=0):
         If the name was given before.
     FileNotFoundError
         If there is no such run, or it has not finished.
+    ValueError
+        For a name that is none.
     """
+    if not re.fullmatch(r"[a-z0-9_-]+", name):
+        raise ValueError(f"{name!r} cannot be a name: use lower-case letters, digits, _ and -")
     target = paths.checkpoints() / f"{name}.safetensors"
     if target.exists():
         raise FileExistsError(f"{target} is released already, and released weights are never replaced: choose a name")
@@ -121,7 +130,8 @@ def load_tags(name):
         raise ValueError(
             f"{path} is no {TAGS!r} file (it says {told.get('format')!r}): was it made by another program?"
         )
-    return Tags(tuple(json.loads(told["labels"])), **tensors)
+    constants = {int(column): value for column, value in json.loads(told["constants"]).items()}
+    return Tags(tuple(json.loads(told["labels"])), **tensors, constants=constants)
 
 
 def main(argv=None):
@@ -142,11 +152,15 @@ def main(argv=None):
     return 0
 
 
+def _told(probe, labels):
+    return {"format": TAGS, "labels": json.dumps(list(labels)), "constants": json.dumps(probe.untrained)}
+
+
 def _write_tags(name, probe, labels, card):
     path = paths.checkpoints() / f"{name}.tags.safetensors"
     tensors = {key: getattr(probe, key).contiguous() for key in ("mean", "deviation", "weight", "bias")}
     with atomic(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata={"format": TAGS, "labels": json.dumps(list(labels))})
+        safetensors.torch.save_file(tensors, part, metadata=_told(probe, labels))
     write_json(path.with_suffix(".json"), {"format": TAGS, "labels": list(labels), **card})
     return path
 

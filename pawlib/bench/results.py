@@ -57,9 +57,10 @@ def tag_of(*words):
     Parameters
     ----------
     *words : str
-        Empty ones, and None, are left out. What cannot stand in an id becomes "_".
+        Empty ones, and None, are left out. What cannot stand in an id becomes "_", the sign of a number "minus".
     """
-    plain = [re.sub(r"[^a-z0-9]+", "_", word.lower()).strip("_") for word in words if word]
+    words = [re.sub(r"-(?=[\d.])", "minus", word.lower()) for word in words if word]
+    plain = [re.sub(r"[^a-z0-9]+", "_", word).strip("_") for word in words]
     return "-".join(plain) or None
 
 

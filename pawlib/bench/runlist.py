@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pawlib import paths
-from pawlib.bench import results, tables
+from pawlib.bench import kept_answers, results, tables
+from pawlib.bench.files import read_json
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PRETRAIN, SUPERVISED = "10_pretrain_music_paw", "20_supervised_taggers"
@@ -49,6 +50,7 @@ class Corpus(NamedTuple):
 
 
 READINGS = ("readings", "", "{readings}")  # of MusicPAW, off their defaults
+SPLIT = ("split", "all", "{split}")  # reading R17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +80,9 @@ class Kind:
 
 KINDS = {
     PRETRAIN: Kind("pretrain", system="{variant}", output=CHECKPOINT, tags=(READINGS,)),
-    SUPERVISED: Kind("supervised", dataset="{dataset}", tags=(("labels", 100, "labels{labels}"),)),
-    "30_linear_probe_mtat": Kind("linear_probe", tags=(("levels", "shortest", "{levels}"), READINGS)),  # reading R11
-    "31_few_labels_mtat": Kind("few_labels_{labels}"),
+    SUPERVISED: Kind("supervised", dataset="{dataset}", tags=(("labels", 100, "labels{labels}"), SPLIT)),
+    "30_linear_probe_mtat": Kind("linear_probe", tags=(("levels", "shortest", "{levels}"), SPLIT, READINGS)),  # R11
+    "31_few_labels_mtat": Kind("few_labels_{labels}", tags=(SPLIT,)),
     "32_finetune_gtzan": Kind("fine_tune", dataset="gtzan", frozen=("random", "log_mel_statistics", "mfcc_statistics")),
 }
 
@@ -308,10 +310,15 @@ def publish(runs):
     finished = [run.id for run in wanted if run.output.is_file()]
     if not finished:
         raise FileNotFoundError(f"none of the {len(wanted)} runs has a row in {paths.runs()}: have they finished?")
-    there = {path.stem for path in paths.results().glob("*.json")}
-    lines = [f"published: {path}" for path in results.publish([name for name in finished if name not in there])]
-    if kept := [name for name in finished if name in there]:
-        lines.append(f"{len(kept)} were published before and are never replaced")
+    there = {path.stem: path for path in paths.results().glob("*.json")}
+    new = [name for name in finished if name not in there]
+    lines = [f"published: {path}" for path in results.publish(new)]
+    same = [name for name in finished if name in there and read_json(there[name]) == read_json(_row_of(name))]
+    lines += [f"published: {path}" for path in kept_answers.publish([*new, *same])]  # never those of another row
+    if same:
+        lines.append(f"{len(same)} were published before")
+    if other := [name for name in finished if name in there and name not in same]:
+        lines.append(f"{len(other)} stand there with other numbers; published rows are never replaced: {_some(other)}")
     if waiting := [run.id for run in wanted if run.id not in finished]:
         lines.append(f"{len(waiting)} of {len(wanted)} runs are not finished, not published: {_some(waiting)}")
     return lines
@@ -428,6 +435,10 @@ def _reason(text):
         else:
             parts.append(part.replace(f"{paths.runs()}/", "").replace(f"{paths.data()}/", ""))
     return ", ".join(parts)
+
+
+def _row_of(name):
+    return paths.runs() / name / ROW
 
 
 def _some(names, n_shown=5):

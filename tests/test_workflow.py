@@ -476,9 +476,15 @@ def test_the_ablation_probes_every_variant_it_pretrains(tmp_path, monkeypatch):
     path = runlist.list_of("figure", 3)
     runs = runlist.choose(runlist.read(path), seeds="1", encoders="fcn_4")
     made = {run.id.removeprefix("mtat-twin.small.") for run in runs}
+    chosen = {name: "temperature_1_0" if name.startswith("baseline") else "" for name in (*model.VARIANTS, "random")}
     variants = model.VARIANTS
-    assert {f"{name}.fcn_4.pretrain.seed1" for name in variants} <= made
-    assert {f"{name}.fcn_4.linear_probe{tag}.seed1" for name in (*variants, "random") for tag in ("", ".top")} <= made
+
+    def named(name, protocol, level=""):
+        words = [name, "fcn_4", protocol, results.tag_of(level, chosen[name]), "seed1"]
+        return ".".join(word for word in words if word)
+
+    assert {named(name, "pretrain") for name in variants} <= made
+    assert {named(name, "linear_probe", level) for name in chosen for level in ("", "top")} <= made
     genres = {run.id: run for run in runs if run.id.startswith("gtzan-twin.small.") and ".linear_probe." in run.id}
     assert len(genres) == len(variants) + 1 and len(runs) == 4 * len(variants) + 3
     frozen = genres["gtzan-twin.small.cousins.fcn_4.linear_probe.seed1"]

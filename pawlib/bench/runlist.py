@@ -83,7 +83,9 @@ KINDS = {
     SUPERVISED: Kind("supervised", dataset="{dataset}", tags=(("labels", 100, "labels{labels}"), SPLIT)),
     "30_linear_probe_mtat": Kind("linear_probe", tags=(("levels", "shortest", "{levels}"), SPLIT, READINGS)),  # R11
     "31_few_labels_mtat": Kind("few_labels_{labels}", tags=(SPLIT,)),
-    "32_finetune_gtzan": Kind("fine_tune", dataset="gtzan", frozen=("random", "log_mel_statistics", "mfcc_statistics")),
+    "32_finetune_gtzan": Kind(
+        "fine_tune", dataset="gtzan", frozen=("random", "log_mel_statistics", "mfcc_statistics"), tags=(READINGS,)
+    ),
 }
 
 

@@ -4,6 +4,8 @@ Conventions
     A song is cut into N levels: level 0 is the whole, level n holds M**n clips of equal length.
     B songs in a batch, L samples each; clips[n] : Tensor [shape=(B, M**n, L // M**n)], in time order.
     The M parts of clip m at level n are the clips m*M .. m*M + M-1 at level n+1.
+    A path through that tree (reading R36) has M clips per level below the whole: the parts of the clip followed, that
+    which is followed further coming first; 7 clips instead of 15 for N = 4, M = 2.
     A whole of the paper lasts 22.4 s at 16 kHz here, its shortest clips 2.8 s (reading R1).
 
 Told in: notebooks/02_crops.ipynb
@@ -101,8 +103,47 @@ def split_wholes(wave, n_whole):
     return wave.unflatten(-1, (n_wholes, n_whole)), n_whole - missing
 
 
-def check_levels(levels, n_levels, n_parts):
+def follow(clips, choices):
+    """One path down the tree of each song: from every level the parts of the clip that was followed so far.
+
+    Parameters
+    ----------
+    clips : list of N Tensors, [n] of shape (B, M**n, ...)
+        A tree, as `hierarchical_crops` makes it.
+    choices : integer Tensor [shape=(B, N-1)]
+        choices[b, n] in 0..M-1: which part of the clip at level n is followed (the last one decides its place only).
+
+    Returns
+    -------
+    list of N Tensors, [0] of shape (B, 1, ...), the others (B, M, ...)
+        Parts of one clip; the followed one first, the others in time order (turned round by its place).
+
+    Raises
+    ------
+    ValueError
+        If `choices` is not (B, N-1).
+
+    Told in: notebooks/02_crops.ipynb, notebooks/73_readings.ipynb
+    """
+    n_songs, n_parts = clips[0].shape[0], clips[1].shape[1] if len(clips) > 1 else 2
+    if choices.shape != (n_songs, len(clips) - 1):
+        raise ValueError(
+            f"choices of shape {tuple(choices.shape)}, expected one for each of {n_songs} songs and {len(clips) - 1} "
+            "levels with parts"
+        )
+    song = torch.arange(n_songs, device=choices.device)
+    path, whole = [clips[0]], torch.zeros_like(song)
+    for n, choice in enumerate(choices.unbind(1)):
+        turn = (choice[:, None] + torch.arange(n_parts, device=choices.device)) % n_parts  # (B, M), the followed first
+        path.append(clips[n + 1][song[:, None], whole[:, None] * n_parts + turn])
+        whole = whole * n_parts + choice
+    return path
+
+
+def check_levels(levels, n_levels, n_parts, tree="own"):
     """Check that a list of per-level tensors is a tree: N of them, [n] with M**n clips, all of the same songs.
+
+    With tree="path", one path down a tree: M clips at every level below the first.
 
     Raises
     ------
@@ -112,10 +153,11 @@ def check_levels(levels, n_levels, n_parts):
     if len(levels) != n_levels:
         raise ValueError(f"{len(levels)} levels, expected {n_levels}: were the crops made with another N?")
     for n, level in enumerate(levels):
-        if level.ndim < 2 or level.shape[1] != n_parts**n or level.shape[0] != levels[0].shape[0]:
+        power = min(n, 1) if tree == "path" else n
+        if level.ndim < 2 or level.shape[1] != n_parts**power or level.shape[0] != levels[0].shape[0]:
             raise ValueError(
                 f"level {n} has {level.shape[1] if level.ndim > 1 else 'no'} clips of {level.shape[0]} songs, expected "
-                f"M**{n} = {n_parts**n} of {levels[0].shape[0]}: were the crops made with another M?"
+                f"M**{power} = {n_parts**power} of {levels[0].shape[0]}: were the crops made with another M?"
             )
 
 
@@ -128,9 +170,10 @@ def families(parts, n_wholes, tree="own", back=False):
         Clips of level n+1 in time order.
     n_wholes : int
         K, the clips of level n.
-    tree : "own" | "cousins"
+    tree : "own" | "cousins" | "path"
         "cousins" gives each whole the parts of its sibling, the next clip of the same parent (the last takes the
         first's). The top level has no sibling and keeps its own parts: within one song its tree cannot be wrong.
+        "path", of what `follow` returns, is the family of the first whole alone: (B, M, D) -> (B, 1, M, D).
     back : bool
         Undo the exchange: families dealt out with the same `tree` return to where they came from.
 
@@ -139,8 +182,12 @@ def families(parts, n_wholes, tree="own", back=False):
     ValueError
         For an unknown `tree`.
     """
-    if tree not in ("own", "cousins"):
-        raise ValueError(f'tree={tree!r} is unknown, expected "own" or "cousins" (the control with the wrong tree)')
+    if tree not in ("own", "cousins", "path"):
+        raise ValueError(
+            f'tree={tree!r} is unknown, expected "own", "cousins" (the control with the wrong tree) or "path"'
+        )
+    if tree == "path":
+        return parts.unsqueeze(1)
     families = parts.unflatten(1, (n_wholes, parts.shape[1] // n_wholes))  # (B, K, M, D)
     if tree == "own" or n_wholes == 1:
         return families

@@ -212,12 +212,15 @@ class PartWholeBlock(nn.Module):
         crops.families(torch.zeros(1, n_parts, 1), 1, tree)  # an unknown tree is refused here, not in the first step
         xavier_(self)
 
-    def forward(self, s):
+    def forward(self, s, tree=None):
         """Interacted clips.
 
         Parameters
         ----------
         s : list of N Tensors, [n] of shape (B, M**n, D_e)
+        tree : "path", optional
+            s are the clips of one path down each tree (`crops.follow`), (B, M, D_e) below the first level; there the
+            first clip of each level meets its parts.
 
         Returns
         -------
@@ -228,14 +231,16 @@ class PartWholeBlock(nn.Module):
         ValueError
             If a level has another number of clips than M**n.
         """
-        crops.check_levels(s, self.n_levels, self.n_parts)
+        tree = tree or self.tree
+        crops.check_levels(s, self.n_levels, self.n_parts, tree)
         s = list(s)
         pairs = range(self.n_levels - 1)
         for n in pairs if self.order == "top_down" else reversed(pairs):
-            n_wholes = s[n].shape[1]
-            parts = crops.families(s[n + 1], n_wholes, self.tree).flatten(1, 2)  # (B, M**(n+1), D_e)
-            s[n], parts = self.units[n](s[n], parts)
-            s[n + 1] = crops.families(parts, n_wholes, self.tree, back=True).flatten(1, 2)
+            n_wholes = 1 if tree == "path" else s[n].shape[1]
+            parts = crops.families(s[n + 1], n_wholes, tree).flatten(1, 2)  # (B, M**(n+1), D_e)
+            wholes, parts = self.units[n](s[n][:, :n_wholes], parts)
+            s[n] = torch.cat([wholes, s[n][:, n_wholes:]], dim=1)
+            s[n + 1] = crops.families(parts, n_wholes, tree, back=True).flatten(1, 2)
         return s
 
 

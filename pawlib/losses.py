@@ -114,9 +114,11 @@ def hierarchical_contrastive(
         "outside_log": the part-whole pairs leave the ratio; their mean -log exp(sim / tau_pw) is added (reading R16).
     level_negatives : bool
         The wholes of each level also meet the parts of the other songs, as negatives (reading R16).
-    tree : "own" | "cousins" | "flat"
+    tree : "own" | "cousins" | "flat" | "path"
         Controls: "cousins" pairs each whole with its sibling's parts; "flat" pairs the top whole with every shorter
-        clip of its song, with the same summed weight, and knows no tree.
+        clip of its song, with the same summed weight, and knows no tree. "path": z are the clips of one path down
+        each tree (`crops.follow`); its sums, times the wholes it stands for, have those of the tree as their mean,
+        but -log of a sum has not: the loss is biased (reading R36).
 
     Returns
     -------
@@ -133,7 +135,7 @@ def hierarchical_contrastive(
         raise ValueError(f'positives={positives!r} is unknown, expected "inside_log" (as printed) or "outside_log"')
     if tau_pw is not None and tau_pw <= 0:
         raise ValueError(f"tau_pw={tau_pw} must be positive, or None for the temperature of the ratio (reading R16)")
-    z, top, z_aug = _tree_views(z, z_aug, temperature)
+    z, top, z_aug = _tree_views(z, z_aug, temperature, tree)
     pw = _part_whole_log(z, tau_pw or temperature, pw_exponent, reduce, tree)
     directions = [(top, z_aug), (z_aug, top)] if symmetric else [(top, z_aug)]
     losses = []
@@ -170,7 +172,7 @@ def part_whole_share(z, z_aug, temperature, *, pw_exponent="inside", reduce="sum
 
     Told in: notebooks/06_loss.ipynb
     """
-    z, top, z_aug = _tree_views(z, z_aug, temperature)
+    z, top, z_aug = _tree_views(z, z_aug, temperature, tree)
     pw = _part_whole_log(z, tau_pw or temperature, pw_exponent, reduce, tree)
     positive, _ = _top_logs(top, z_aug, temperature)
     return torch.exp(pw - torch.logaddexp(pw, positive))
@@ -202,9 +204,10 @@ def _part_whole_terms(z, temperature, pw_exponent, tree):
     """Per pair of levels: log of weight * exp(...), (B, pairs), and the summed weights."""
     terms, weights = [], []
     weight = length_ratio(z[1].shape[1], z[0].shape[1]) if len(z) > 1 else None  # 1/M: clips per level, reading R7
-    for sim in _part_whole_cosines(z, tree):
-        terms.append(math.log(weight) + _exponent(sim, temperature, pw_exponent).flatten(1))
-        weights.append(weight * terms[-1].shape[1])
+    for n, sim in enumerate(_part_whole_cosines(z, tree)):
+        stands_for = _stands_for(z, n, tree)
+        terms.append(math.log(weight * stands_for) + _exponent(sim, temperature, pw_exponent).flatten(1))
+        weights.append(weight * stands_for * terms[-1].shape[1])
     return terms, weights
 
 
@@ -213,14 +216,29 @@ def _part_whole_cosines(z, tree):
     if tree == "flat":
         return [torch.einsum("bd,bmd->bm", z[0][:, 0], level).unsqueeze(1) for level in z[1:]]
     return [
-        torch.einsum("bkd,bkmd->bkm", z[n], crops.families(z[n + 1], z[n].shape[1], tree)) for n in range(len(z) - 1)
+        torch.einsum("bkd,bkmd->bkm", _wholes(z, n, tree), crops.families(z[n + 1], z[n].shape[1], tree))
+        for n in range(len(z) - 1)
     ]
+
+
+def _wholes(z, n, tree):
+    """Clips of level n that are wholes of parts: all, the top one alone, or the one that a path follows."""
+    return z[0] if tree == "flat" else z[n][:, :1] if tree == "path" else z[n]
+
+
+def _stands_for(z, n, tree):
+    """How many wholes of level n each whole in `z` stands for: one, or all of them where a path followed one."""
+    return z[1].shape[1] ** n if tree == "path" else 1
 
 
 def _mean_part_whole_log(z, temperature, tree):
     """Mean of log exp(sim / tau) over all (whole, part) pairs, (B,); Eq. 4's weights are all 1/M and drop out."""
     cosines = [sim.flatten(1) for sim in _part_whole_cosines(z, tree)]
-    return torch.cat(cosines, dim=1).mean(1) / temperature if cosines else z[0].new_zeros(z[0].shape[0])
+    if not cosines:
+        return z[0].new_zeros(z[0].shape[0])
+    n_wholes = [_stands_for(z, n, tree) for n in range(len(cosines))]
+    total = sum(n * sim.sum(1) for n, sim in zip(n_wholes, cosines, strict=True))
+    return total / sum(n * sim.shape[1] for n, sim in zip(n_wholes, cosines, strict=True)) / temperature
 
 
 def _level_negatives_log(z, temperature, pw_exponent, reduce, tree):
@@ -230,12 +248,12 @@ def _level_negatives_log(z, temperature, pw_exponent, reduce, tree):
     weight = length_ratio(z[1].shape[1], z[0].shape[1]) if len(z) > 1 else 1.0
     terms, weights = [], []
     for n in range(len(z) - 1):
-        wholes = z[:1][0] if tree == "flat" else z[n]
-        sim = torch.einsum("bkd,umd->bkum", wholes, z[n + 1])  # every whole with every song's parts
-        log = math.log(weight) + _exponent(sim, temperature, pw_exponent)
+        sim = torch.einsum("bkd,umd->bkum", _wholes(z, n, tree), z[n + 1])  # every whole with every song's parts
+        stands_for = _stands_for(z, n, tree)  # of the wholes, and of the families of the other songs
+        log = math.log(weight * stands_for**2) + _exponent(sim, temperature, pw_exponent)
         log = log.masked_fill(~others[:, None, :, None], -torch.inf)
         terms.append(log.flatten(1))
-        weights.append(weight * z[n + 1].shape[1])
+        weights.append(weight * stands_for * z[n + 1].shape[1])
     if not terms or n_songs == 1:
         return z[0].new_full((n_songs,), -torch.inf)
     return torch.logsumexp(torch.cat(terms, dim=1), dim=1) - _log_total(weights, reduce)
@@ -268,10 +286,10 @@ def _from_logs(log_numerator, log_denominator):
     return log_denominator - log_numerator
 
 
-def _tree_views(z, z_aug, temperature):
+def _tree_views(z, z_aug, temperature, tree="own"):
     """Check a tree and return its unit vectors, those of its wholes, and those of the augmented views."""
     n_parts = z[1].shape[1] if len(z) > 1 else 2
-    crops.check_levels(z, len(z), n_parts)
+    crops.check_levels(z, len(z), n_parts, tree)
     top, z_aug = _views(z[0][:, 0], z_aug, temperature)
     return [F.normalize(_wide(level), dim=-1) for level in z], top, z_aug
 

@@ -133,6 +133,8 @@ class MusicPAW(nn.Module):
         Readings R6, R15, R9, R16.
     augment_clips : bool
         Whether the clips of the tree are augmented, too, with a draw of their own (reading R10).
+    descent : "full" | "random_path"
+        All clips of the tree, or those of one random path down each song's: 7 clips of 15 (reading R36).
     batch_norm : "joint" | "per_level"
         All levels and the augmented view pass the encoder in one batch, or one level after the other (reading R14).
     n_heads, head_width, n_layers, feed_forward, dropout
@@ -170,6 +172,7 @@ class MusicPAW(nn.Module):
         positives="inside_log",
         level_negatives=False,
         augment_clips=False,
+        descent="full",
         batch_norm="joint",
         n_heads=3,
         head_width=128,
@@ -183,10 +186,17 @@ class MusicPAW(nn.Module):
             raise ValueError(f"variant={variant!r} is unknown, expected one of {', '.join(VARIANTS)}")
         if batch_norm not in ("joint", "per_level"):
             raise ValueError(f'batch_norm={batch_norm!r} is unknown, expected "joint" or "per_level" (reading R14)')
+        if descent not in ("full", "random_path"):
+            raise ValueError(f'descent={descent!r} is unknown, expected "full" or "random_path" (reading R36)')
+        if descent == "random_path" and variant not in ("music_paw", "hc", "pw_block"):
+            raise ValueError(
+                f"descent='random_path' is for music_paw, hc and pw_block, not for {variant} (reading R36)"
+            )
         if hop_length is None:
             hop_length = max(1, round(whole_seconds * sample_rate / n_parts ** (n_levels - 1) / FRAMES))
         has_block, self.loss_name, self.tree = VARIANTS[variant]
         self.variant, self.batch_norm, self.temperature, self.symmetric = variant, batch_norm, temperature, symmetric
+        self.descent = descent
         self.sample_rate, self.n_levels, self.n_parts = sample_rate, n_levels, n_parts
         self.n_whole = crops.whole_length(whole_seconds, sample_rate, n_levels, n_parts, hop_length)
         self.mels = mels.LevelMels(sample_rate, n_fft, hop_length, n_mels, n_levels, n_parts, window)
@@ -226,12 +236,13 @@ class MusicPAW(nn.Module):
         Returns
         -------
         tree : list of Tensors, [n] of shape (B, M**n, 1, n_mels, n_frames)
+            Below the first level (B, M, 1, n_mels, n_frames) with descent="random_path".
         mel_aug : Tensor [shape=(B, 1, 1, n_mels, n_frames)]
         """
         wave_aug = augment.augment(wave, keys, self.sample_rate)
         if self.settings["augment_clips"]:  # reading R10
             wave = augment.augment(wave, [augment.sample_key(key, 2) for key in keys], self.sample_rate)
-        return self.log_mels(wave), self.log_mel_of_whole(wave_aug)
+        return self.log_mels(wave, keys), self.log_mel_of_whole(wave_aug)
 
     def forward(self, tree, mel_aug):
         """Projected tree and augmented view.
@@ -260,13 +271,14 @@ class MusicPAW(nn.Module):
             logs = {"alignment": (top - aug).square().sum(-1).mean().item()}
             if len(top) > 1:
                 logs["uniformity"] = torch.pdist(top).square().mul(-2).exp().mean().log().item()
-            for n, similarity in enumerate(losses.part_whole_similarity(z)):
+            tree = self._tree_of(z)
+            for n, similarity in enumerate(losses.part_whole_similarity(z, "path" if tree == "path" else "own")):
                 logs[f"part_whole_similarity_{n}{n + 1}"] = similarity
             if len(top) > 1:
                 logs |= {f"similarity_of_songs_{n}": losses.similarity_of_songs(level) for n, level in enumerate(z)}
             if self.has_part_whole_ratio:
                 logs["part_whole_share"] = (
-                    losses.part_whole_share(z, z_aug, self.temperature, tree=self.tree, **self.part_whole).mean().item()
+                    losses.part_whole_share(z, z_aug, self.temperature, tree=tree, **self.part_whole).mean().item()
                 )
         return self.loss(z, z_aug), logs
 
@@ -274,9 +286,16 @@ class MusicPAW(nn.Module):
         """(B, n_whole) -> (B, 1, 1, n_mels, n_frames)."""
         return self.mels.level(0, wave.unsqueeze(1))
 
-    def log_mels(self, wave):
-        """(B, n_whole) -> list of (B, M**n, 1, n_mels, n_frames), of the levels this variant trains on."""
+    def log_mels(self, wave, keys=None):
+        """(B, n_whole) -> list of (B, M**n, 1, n_mels, n_frames), of the levels this variant trains on.
+
+        With keys, one per song, and descent="random_path": of one path down each tree, drawn from the song's key.
+        """
         clips = crops.hierarchical_crops(wave, self.n_levels, self.n_parts)
+        if keys is not None and self.descent == "random_path":
+            drawn = [torch.Generator().manual_seed(augment.sample_key(key, 3)) for key in keys]
+            choices = [torch.randint(self.n_parts, (self.n_levels - 1,), generator=one) for one in drawn]
+            clips = crops.follow(clips, torch.stack(choices).to(wave.device))
         return [self.mels.level(n, clips[n]) for n in range(self.n_seen_levels)]
 
     def encode(self, tree, mel_aug):
@@ -291,7 +310,12 @@ class MusicPAW(nn.Module):
 
     def interact(self, s):
         """The part-whole block where the variant has one: (B, M**n, 512) per level, the same shapes."""
-        return s if self.block is None else self.block(s)
+        return s if self.block is None else self.block(s, "path" if self._tree_of(s) == "path" else None)
+
+    def _tree_of(self, levels):
+        """What the clips of these levels are to each other: "path" where a path was followed (reading R36)."""
+        followed = self.descent == "random_path" and len(levels) > 2 and levels[2].shape[1] == self.n_parts
+        return "path" if followed else self.tree
 
     def loss(self, z, z_aug):
         """Loss of each song, (B,), of the variant's kind."""
@@ -300,7 +324,7 @@ class MusicPAW(nn.Module):
         if self.loss_name == "multicrop":
             return losses.multicrop_nt_xent(z, z_aug, self.temperature, self.symmetric)
         return losses.hierarchical_contrastive(
-            z, z_aug, self.temperature, symmetric=self.symmetric, tree=self.tree, **self.part_whole
+            z, z_aug, self.temperature, symmetric=self.symmetric, tree=self._tree_of(z), **self.part_whole
         )
 
     @property

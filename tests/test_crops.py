@@ -129,3 +129,27 @@ def test_levels_that_are_no_tree_are_refused():
         crops.check_levels([*tree[:2], torch.zeros(2, 6, 5)], 3, 2)
     with pytest.raises(ValueError, match="level 1 has 2 clips of 3 songs"):
         crops.check_levels([tree[0], torch.zeros(3, 2, 5), tree[2]], 3, 2)
+
+
+def test_a_path_has_the_parts_of_the_clip_followed_and_that_which_is_followed_first():
+    tree = [torch.arange(2**n).repeat(2, 1) for n in range(4)]
+    path = crops.follow(tree, torch.tensor([[1, 0, 1], [0, 1, 0]]))
+    assert [level[0].tolist() for level in path] == [[0], [1, 0], [2, 3], [5, 4]]
+    assert [level[1].tolist() for level in path] == [[0], [0, 1], [1, 0], [2, 3]]
+    three = crops.follow([torch.arange(3**n).view(1, -1) for n in range(3)], torch.tensor([[2, 1]]))
+    assert [level[0].tolist() for level in three] == [[0], [2, 0, 1], [7, 8, 6]]
+
+
+def test_a_path_of_clips_keeps_their_samples():
+    wave = torch.randn(2, 16)
+    clips = crops.hierarchical_crops(wave, 3)
+    path = crops.follow(clips, torch.tensor([[1, 1], [0, 0]]))
+    assert torch.equal(path[2][0, 0], wave[0, 12:]) and torch.equal(path[2][1, 1], wave[1, 4:8])
+    crops.check_levels(path, 3, 2, "path")
+    with pytest.raises(ValueError, match="level 2 has 2 clips of 2 songs, expected M\\*\\*2"):
+        crops.check_levels(path, 3, 2)
+
+
+def test_a_path_without_a_choice_for_every_level_is_refused():
+    with pytest.raises(ValueError, match="expected one for each of 2 songs and 2 levels with parts"):
+        crops.follow(crops.hierarchical_crops(torch.randn(2, 16), 3), torch.zeros(2, 3, dtype=torch.long))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pawlib import interaction
+from pawlib import crops, interaction
 
 TOLERANCE = 1e-8
 SIZES = {"width": 5, "n_heads": 2, "head_width": 3, "n_layers": 2, "feed_forward": 7}
@@ -304,3 +304,16 @@ def test_parts_that_do_not_fit_their_wholes_are_refused():
     unit = small(interaction.InteractionUnit)
     with pytest.raises(ValueError, match="were the levels passed in order"):
         unit(torch.zeros(1, 2, 5).double(), torch.zeros(1, 3, 5).double())
+
+
+@pytest.mark.parametrize("n_parts", [2, 3])
+def test_a_clip_followed_down_a_path_is_what_it_is_in_its_tree(n_parts):
+    block = small(interaction.PartWholeBlock, n_levels=4, n_parts=n_parts)
+    s = level_clips(4, n_parts)
+    choices = torch.tensor([[1, 0, 1], [0, 1, 0]])
+    with torch.no_grad():
+        whole_tree, walked = crops.follow(block(s), choices), block(crops.follow(s, choices), "path")
+    for n, (expected, got) in enumerate(zip(whole_tree, walked, strict=True)):
+        torch.testing.assert_close(got[:, :1], expected[:, :1], atol=TOLERANCE, rtol=TOLERANCE)
+        assert n in (0, 3) or not torch.allclose(got[:, 1], expected[:, 1])  # it has not met its own parts
+    torch.testing.assert_close(walked[3], whole_tree[3], atol=TOLERANCE, rtol=TOLERANCE)

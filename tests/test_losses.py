@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from pawlib import losses
+from pawlib import crops, losses
 
 TOLERANCE = 1e-10
 B, D = 3, 4
@@ -374,3 +374,54 @@ def test_similarity_of_songs_is_the_mean_over_pairs_of_songs():
     pairs = [unit[a, k] @ unit[b, k] for k in range(2) for a in range(3) for b in range(3) if a != b]
     assert losses.similarity_of_songs(level) == pytest.approx(float(sum(pairs) / len(pairs)), abs=1e-12)
     assert losses.similarity_of_songs(torch.ones(4, 2, 3)) == pytest.approx(1)
+
+
+def paths(z):
+    """The path of every draw of choices, the same for all songs."""
+    n_parts = z[1].shape[1]
+    for choices in itertools.product(range(n_parts), repeat=len(z) - 1):
+        yield crops.follow(z, torch.tensor(choices).repeat(len(z[0]), 1))
+
+
+@pytest.mark.parametrize("switches", [{}, {"pw_exponent": "printed"}, {"tau_pw": 0.2}])
+@pytest.mark.parametrize(("n_levels", "n_parts"), [(2, 2), (4, 2), (3, 3)])
+def test_part_whole_term_of_a_path_has_that_of_the_tree_as_its_mean(n_levels, n_parts, switches):
+    z, z_aug = songs(n_levels, n_parts)
+    positive = torch.exp(torch.cosine_similarity(z[0][:, 0], z_aug) / 0.5)
+
+    def part_whole(z, tree):
+        share = losses.part_whole_share(z, z_aug, 0.5, tree=tree, **switches)
+        return share / (1 - share) * positive
+
+    found = torch.stack([part_whole(path, "path") for path in paths(z)])
+    torch.testing.assert_close(found.mean(0), part_whole(z, "own"), atol=TOLERANCE, rtol=1e-9)
+    if n_levels > 2:
+        assert found.std(0).min() > 1e-3
+
+
+@pytest.mark.parametrize("positives", ["inside_log", "outside_log"])
+@pytest.mark.parametrize("level_negatives", [False, True])
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_loss_of_a_path_equals_the_sums_as_loops(reduce, level_negatives, positives):
+    z, z_aug = songs(3)
+    path = crops.follow(z, torch.tensor([[1, 0], [0, 0], [1, 1]])[: len(z_aug)])
+    sim, tau = cosines(path, z_aug), 0.5
+    expected = []
+    for b in range(len(z_aug)):
+        walked = [(2**n / 2, sim((b, n, 0), (b, n + 1, m))) for n in range(2) for m in range(2)]  # 2**n wholes each
+        others = [u for u in range(len(z_aug)) if u != b]
+        across = [(4**n / 2, sim((b, n, 0), (u, n + 1, m))) for n in range(2) for m in range(2) for u in others]
+        total = sum(weight for weight, _ in walked) if reduce == "mean" else 1
+        l_pw, l_level = (sum(w * math.exp(cosine / tau) for w, cosine in some) / total for some in (walked, across))
+        positive = math.exp(sim((b, 0, 0), (b, "aug", 0)) / tau)
+        l_neg = sum(math.exp(sim((b, 0, 0), (u, "aug", 0)) / tau) for u in range(len(z_aug)))
+        l_neg += sum(math.exp(sim((b, 0, 0), (u, 0, 0)) / tau) for u in others) + level_negatives * l_level
+        if positives == "inside_log":
+            expected.append(-math.log((l_pw + positive) / (l_pw + l_neg)))
+        else:
+            mean = sum(w * cosine for w, cosine in walked) / sum(w for w, _ in walked)
+            expected.append(-math.log(positive / l_neg) - mean / tau)
+    got = losses.hierarchical_contrastive(
+        path, z_aug, tau, reduce=reduce, level_negatives=level_negatives, positives=positives, tree="path"
+    )
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), atol=TOLERANCE, rtol=TOLERANCE)

@@ -478,3 +478,35 @@ def test_released_weights_embed_as_the_whole_model_does_and_can_no_more(tmp_path
             alone.interact(list(here.values()))
     size = {name: (tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "alone")}
     assert size["alone"] < size["whole"] - 1_000_000
+
+
+@pytest.mark.parametrize("variant", ["music_paw", "hc", "pw_block"])
+def test_a_random_path_trains_on_seven_clips_of_fifteen(variant):
+    made = small(variant, quick=True, whole_seconds=2.56, n_levels=4, descent="random_path")
+    wave = noise(3, made.n_whole)
+    tree, mel_aug = made.views(wave, (1, 2, 3))
+    assert [level.shape[1] for level in tree] == [1, 2, 2, 2]
+    alone, _ = made.views(wave[2:], (3,))
+    assert all(torch.equal(one[0], level[2]) for one, level in zip(alone, tree, strict=True))
+    loss, logs = made.objective(*made(tree, mel_aug))
+    loss.mean().backward()
+    assert loss.shape == (3,) and "alignment" in logs and made.encoder.map.weight.grad.abs().sum() > 0
+
+
+def test_a_path_is_drawn_anew_for_every_key_and_the_whole_tree_stays_open_to_inspection():
+    made = small(quick=True, whole_seconds=2.56, n_levels=4, descent="random_path")
+    wave = noise(1, made.n_whole).expand(40, -1)
+    tree, _ = made.views(wave, range(40))
+    sums = torch.stack(
+        [level.sum(dim=(1, 2, 3, 4)) for level in tree], dim=1
+    )  # of each path: its clips, not their order
+    assert len(sums.unique(dim=0)) == 4  # 2 parts, twice
+    s, _ = made.encode(made.log_mels(wave[:2]), made.log_mel_of_whole(wave[:2]))
+    assert [level.shape[1] for level in made.interact(s)] == [1, 2, 4, 8]
+
+
+def test_a_path_is_refused_where_there_is_none_to_follow():
+    with pytest.raises(ValueError, match="descent='random_path' is for music_paw, hc and pw_block, not for cousins"):
+        small("cousins", descent="random_path")
+    with pytest.raises(ValueError, match="descent='sideways' is unknown"):
+        small(descent="sideways")

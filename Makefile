@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := list
-.PHONY: list setup workbook toy reproduce test browser lab publish report format
+.PHONY: list setup workbook toy reproduce test faults browser lab publish report format
 
 PYTHON ?= python3.11
 LIST ?= notebooks/runs/$(if $(TABLE),table$(TABLE),$(if $(FIGURE),figure$(FIGURE),workbook)).yaml
@@ -80,9 +80,12 @@ reproduce: $(if $(dry),,setup)  ## what a table or figure lacks: TABLE=1 or FIGU
 	$(if $(findstring n,$(flags)),+@MAKEFLAGS= $(MAKE) --no-print-directory reproduce DRY=1,$(call reproduction,$(chosen)))
 
 test: setup  ## unit tests, then all notebooks at toy scale against their committed outputs
-	@began=$$SECONDS; for dataset in mtat gtzan; do pawlib twins $$dataset --size toy; pawlib prepare $$dataset --corpus twin --scale toy; done; echo "== toy data: $$((SECONDS - began)) s"
+	@began=$$SECONDS; for dataset in mtat gtzan dcase2016 shs100k covers80; do pawlib twins $$dataset --size toy; pawlib prepare $$dataset --corpus twin --scale toy; done; echo "== toy data: $$((SECONDS - began)) s"
 	@began=$$SECONDS; pytest -n 2 tests --ignore tests/browser; echo "== unit tests: $$((SECONDS - began)) s"
 	@began=$$SECONDS; OMP_NUM_THREADS=1 pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks; echo "== notebooks: $$((SECONDS - began)) s"
+
+faults: setup  ## kill, damage and interrupt for an hour: the fault tests with 20 moments and 2000 bad files
+	@PAWLIB_FAULTS=$${PAWLIB_FAULTS:-20} pytest -n 2 tests/test_faults.py
 
 browser: setup  ## open notebooks in JupyterLab in a headless Chromium and move a slider
 	@pytest -rs tests/browser

@@ -30,15 +30,33 @@ except (ValueError, OSError) as error:
 
 os.environ["PAWLIB_DATA"] = str(paths.data())  # absolute: jobs and kernels start elsewhere
 # MB that a run may take, by the notebook's number; the largest tagger takes 4000 for a batch of 16.
-MEMORY = {"10": 16000, "11": 8000, "12": 8000, "13": 8000, "14": 8000, "20": 6000, "30": 12000, "31": 6000, "32": 6000, "90": 12000}
+MEMORY = {"10": 16000, "11": 8000, "12": 8000, "13": 8000, "14": 8000, "20": 6000, "30": 12000, "31": 6000, "32": 6000, "40": 8000, "50": 8000, "51": 6000, "90": 12000}
 PRETRAINING = ("10", "11", "12", "13", "14")
 HEAVY = (*PRETRAINING, "30", "90")  # take all cores: 90 measures time, the others use them
-TRAINING = ("20", "31", "32")  # take four cores at most: several run at once where cores and memory allow
-CORES = workflow.cores or 1
+TRAINING = ("20", "31", "32", "40", "50", "51")  # take four cores at most: several run at once where cores and memory allow
+try:
+    CORES = workflow.cores
+except WorkflowError:  # a cluster's profile gives no number
+    CORES = 16  # what one job may take there
+# What a cluster asks of a job beside threads and MB: minutes, and a GPU where one trains. One machine ignores both.
+# For a cluster without GPUs: --config gpus=0, with `list` and the words that choose runs.
+MINUTES = {"toy": 30, "small": 360, "paper": 2880}
+GPUS = int(config.get("gpus", 1))
 
 
 def threads_of(number):
     return CORES if number in HEAVY else min(CORES, 4) if number in TRAINING else 1
+
+
+def minutes_of(run, number):
+    """The longest a run may take: at paper scale two days, for what trains."""
+    return MINUTES[run.parameters.get("scale", "small")] if number in (*HEAVY, *TRAINING) else 60
+
+
+def gpus_of(run, number):
+    """Resources by the names that the plugins for SLURM and Kubernetes know."""
+    trains = number in (*HEAVY, *TRAINING) and run.parameters.get("scale") != "toy"
+    return {"gpu": GPUS, "gpu_manufacturer": "nvidia"} if trains and GPUS else {}
 
 
 def first_seeds_first(run, number):
@@ -74,7 +92,7 @@ rule all:
 # What says that a real dataset is there; its folder where nothing is named.
 REAL = {"mtat": "annotations_final.csv"}
 
-for dataset, switch, scale, corpus in sorted({run.corpus for run in RUNS if run.corpus}):
+for dataset, switch, scale, corpus in sorted({one for run in RUNS for one in run.reads}):
     # toy and its larger sister are two twins; the real audio is fetched by hand
     size = "toy" if scale == "toy" else "small"
     mark = paths.corpus(dataset, switch, scale)[0] / ("twin.json" if switch == "twin" else REAL.get(dataset, ""))
@@ -95,6 +113,9 @@ for dataset, switch, scale, corpus in sorted({run.corpus for run in RUNS if run.
                 size=size,
                 folder=paths.runs() / f"twin.{corpus}",
             threads: CORES
+            resources:
+                mem_mb=8000,
+                runtime=240,
             priority: 20
             shell:
                 f"stage 'twin of {dataset.upper()}, {{params.size}}' {{params.folder:q}}"
@@ -115,6 +136,9 @@ for dataset, switch, scale, corpus in sorted({run.corpus for run in RUNS if run.
             name=corpus,
             folder=paths.runs() / f"store.{corpus}",
         threads: CORES
+        resources:
+            mem_mb=8000,
+            runtime=240,
         priority: 20
         shell:
             "stage 'store of {params.name}' {params.folder:q}"
@@ -129,7 +153,7 @@ for run in RUNS:
             run.id
         input:
             run.needs,
-            [ancient(paths.store(run.corpus.name) / "store.json")] if run.corpus else [],
+            [ancient(paths.store(one.name) / "store.json") for one in run.reads],
             notebook=ancient(run.notebook),
         output:
             update(run.output),
@@ -146,6 +170,8 @@ for run in RUNS:
         threads: threads_of(number)
         resources:
             mem_mb=MEMORY.get(number, 5000),
+            runtime=minutes_of(run, number),
+            **gpus_of(run, number),
         priority: first_seeds_first(run, number)
         shell:
             ("OMP_NUM_THREADS={threads} " if number in TRAINING else "") + "stage {params.id:q} {params.folder:q}"

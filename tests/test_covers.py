@@ -1,4 +1,4 @@
-"""Cover songs: crops by key, a loop that resumes to the bit, embeddings of whole songs, baselines that know keys."""
+"""Cover songs: crops by key, a loop that resumes to the bit, embeddings of whole songs."""
 
 import types
 
@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from pawlib import checkpoints, systems
-from pawlib.bench import covers, cqt, retrieval, store
+from pawlib.bench import cover_baselines, covers, cqt, retrieval, store
 from pawlib.bench.datasets import Track
-from pawlib.systems import layers
+from pawlib.model import MusicPAW
+from pawlib.systems import layers, transfer
 
 RECIPE = {
     "lengths": (20, 30), "speed": (0.7, 1.3), "n_masks": 2, "mask_bins": 24, "n_epochs": 3, "batch_size": 4,
@@ -361,6 +362,45 @@ def test_starts_that_make_no_sense_are_refused(tmp_path):
     assert made.settings["n_classes"] == 2
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A file for each start of Table 4 but "random", as the chapters of pretraining leave it."""
+    folder = tmp_path_factory.mktemp("starts")
+    torch.manual_seed(0)
+    for slug in ("byol_a", "multi_format", "cola"):
+        systems.system(slug)().save(folder / f"{slug}.safetensors", {"seed": 0})
+    MusicPAW("music_paw").save(folder / "music_paw.safetensors", {"seed": 0})
+    tagger = systems.build("fcn_4", n_classes=2)
+    checkpoints.save(tagger, folder / "supervised_mtat.safetensors", "tagger", {"labels": ["a", "b"]})
+    return lambda init: None if init == "random" else folder / f"{init}.safetensors"
+
+
+@pytest.mark.parametrize("init", ["random", "supervised_mtat", "byol_a", "multi_format", "cola", "music_paw"])
+def test_every_start_of_table_4_learns_from_its_own_weights(init, checkpoint, tmp_path):
+    model = covers.start("fcn_4_on_cqt_net", 2, seed=0, init=checkpoint(init))
+    assert (model.sample_rate, model.n_samples) == (16_000, 44_800)
+    if init != "random":
+        theirs = transfer.from_checkpoint(checkpoint(init), 2, seed=0)[0].encoder.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in model.encoder.state_dict().items())
+    before = [p.detach().clone() for p in model.parameters()]
+    some, valid = (made_up(first, 2, 2, 200, store=Waves()) for first in (0, 10))
+    recipe = covers.recipe("toy", steps_per_epoch=1, n_epochs=1, batch_size=2, precision="32-true")
+    history = covers.train(model, some, valid, tmp_path, report=lambda line: None, **recipe)
+    assert np.isfinite(history[0]["loss"]) and 0 < history[0]["valid_map"] <= 1
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    assert sum(moved) > 0.9 * len(moved)  # both branches and what joins them
+    card = checkpoints.read_card(tmp_path / "checkpoint.safetensors")
+    assert card["training"]["clips"] == "waves" and len(card["training"]["start"]) == 16
+
+
+def test_a_run_from_another_pretraining_is_another_run(tmp_path):
+    some, valid = made_up(0, 4, store=Waves()), made_up(10, 3, store=Waves())
+    model = network(made=TinyWithClips)
+    train(tmp_path, model, some, valid, n_epochs=1)
+    with pytest.raises(ValueError, match="was made with start="):
+        train(tmp_path, network(seed=1, made=TinyWithClips), some, valid, n_epochs=1)
+
+
 def test_the_published_recipe_is_the_published_one():
     recipe = covers.recipe("paper")
     assert recipe["lengths"] == (200, 300, 400) and recipe["speed"] == (0.7, 1.3)
@@ -379,37 +419,7 @@ def test_tracks_without_a_feature_are_left_out():
     assert [one.shape[1] for one in some.cqts] == [4, 3] and len(some) == 2
 
 
-# --- baselines ---
-
-
-def melody(notes, n_repeat=4, shift=0):
-    """A song of single notes, each some frames long, over a quiet floor."""
-    one = np.full((84, len(notes) * n_repeat), 0.01, np.float32)
-    one[np.repeat(np.asarray(notes) + 36 + shift, n_repeat), np.arange(one.shape[1])] = 1
-    return one
-
-
-def melodies(n, seed=0, n_notes=30):
-    random = np.random.default_rng(seed)
-    return [random.integers(0, 12, n_notes) for _ in range(n)]
-
-
-def test_chroma_is_the_mean_over_octaves_by_hand():
-    one = np.zeros((84, 2), np.float32)
-    one[0, 0], one[12, 0], one[83, 1] = 7.0, 14.0, 7.0
-    found = covers.chroma(one)
-    assert found.shape == (12, 2) and found[0].tolist() == [3.0, 0.0] and found[11].tolist() == [0.0, 1.0]
-    assert found.sum() == 4
-
-
-def test_averaged_chroma_is_the_best_of_twelve_cosines():
-    cqts = [melody(one) for one in melodies(5)]
-    found = covers.averaged_chroma(cqts)
-    means = [covers.chroma(one).mean(axis=1) for one in cqts]
-    for i, a in enumerate(means):
-        for j, b in enumerate(means):
-            cosines = [a @ np.roll(b, k) / np.linalg.norm(a) / np.linalg.norm(b) for k in range(12)]
-            assert found[i, j] == pytest.approx(max(cosines), abs=1e-6)
+# --- from audio ---
 
 
 def played(notes, shift, seconds_a_note, rate=8000):
@@ -433,72 +443,7 @@ def test_from_audio_files_to_a_score(tmp_path):
     opened = store.prepare(tracks, tmp_path / "store", n_workers=0)
     some = covers.songs(tracks, cqt.features(tracks, opened, n_mean=4, n_workers=0), opened)
     assert len(some) == 8 and {one.shape[1] for one in some.cqts} == {69, 86}
-    for similarity in (covers.averaged_chroma(some.cqts), covers.qmax(some.cqts)):
+    for similarity in (cover_baselines.averaged_chroma(some.cqts), cover_baselines.qmax(some.cqts)):
         assert retrieval.retrieval(similarity, some.works)["map"] == 1.0
     found = covers.embed(covers.start("ki_net", 2, seed=0), some)
     assert found.shape == (8, 300)
-
-
-@pytest.mark.parametrize("baseline", ["averaged_chroma", "two_d_fourier", "qmax"])
-def test_a_transposed_song_is_found_by_every_baseline(baseline):
-    notes = melodies(6)
-    cqts = [melody(one) for one in notes] + [melody(one, shift=3 + i) for i, one in enumerate(notes)]
-    found = getattr(covers, baseline)(cqts)
-    if baseline == "two_d_fourier":
-        np.testing.assert_allclose(found[:6], found[6:], rtol=1e-3, atol=1e-3)
-        assert found.shape == (12, 12 * 38)
-        unit = retrieval.unit_rows(found)
-        found = unit @ unit.T
-    scores = retrieval.retrieval(found, [*range(6), *range(6)])
-    assert scores["map"] == 1.0
-
-
-def test_a_song_at_another_tempo_is_found_by_alignment():
-    notes = melodies(6, seed=1)
-    cqts = [melody(one, 4) for one in notes] + [melody(one, 5, shift=5) for one in notes]
-    assert retrieval.retrieval(covers.qmax(cqts), [*range(6), *range(6)])["map"] == 1.0
-
-
-def test_two_d_fourier_is_the_definition_in_slow_loops():
-    one = np.random.default_rng(0).random((84, 7)).astype(np.float32)
-    song = covers.chroma(one).astype(float) ** 1.96
-    patches = []
-    for start in range(3):
-        patch, spectrum = song[:, start : start + 5], np.zeros((12, 3))
-        for p in range(12):
-            for q in range(3):
-                waves = np.exp(-2j * np.pi * (p * np.arange(12)[:, None] / 12 + q * np.arange(5) / 5))
-                spectrum[p, q] = abs((patch * waves).sum())
-        patches.append(spectrum)
-    found = covers.two_d_fourier([one], n_frames=5)
-    np.testing.assert_allclose(found[0], np.median(patches, axis=0).ravel(), rtol=1e-4)
-    assert covers.two_d_fourier([one[:, :2]], n_frames=5).shape == (1, 36)  # shorter than a patch
-
-
-def test_frames_are_alike_that_are_near_each_other_from_both_sides():
-    from librosa.segment import cross_similarity
-
-    random = np.random.default_rng(0)
-    a, b = random.random((108, 30)), random.random((108, 50))
-    found = covers._alike(a, b, 0.1)
-    expected = cross_similarity(a, b, k=5).T & cross_similarity(b, a, k=3)
-    assert found.shape == (30, 50) and np.array_equal(found, expected) and found.any()
-
-
-def test_qmax_of_a_song_with_itself_is_its_length_and_a_gap_costs():
-    song = np.random.default_rng(0).random((12, 40))  # no two stacks of frames alike
-    assert covers._longest_stretch(song, song, 1, 1 / 40, 0.5) == 40
-    holed = np.delete(song, [19, 20, 21], axis=1)
-    assert 30 < covers._longest_stretch(song, holed, 1, 1 / 40, 0.5) < 37
-    assert covers._longest_stretch(song, np.roll(song, 5, axis=0), 9, 1 / 40, 0.5) == 32  # 40 - 9 + 1
-
-
-def test_stacked_frames_are_those_that_follow():
-    song = np.arange(24.0).reshape(12, 2)
-    assert covers._stacked(song, 9).shape == (24, 1) and covers._stacked(song, 1).shape == (12, 2)
-    assert covers._stacked(song, 2)[:, 0].tolist() == [*song[:, 0], *song[:, 1]]
-
-
-def test_random_embeddings_know_nothing_twice_alike():
-    a, b, c = (covers.random_embeddings(5, seed) for seed in (0, 0, 1))
-    assert a.shape == (5, 300) and np.array_equal(a, b) and not np.array_equal(a, c)

@@ -194,7 +194,7 @@ def test_files_placed_by_hand_are_checked_and_unpacked_without_the_host(tmp_path
 
 def test_something_else_under_the_name_is_refused_and_not_kept(tmp_path, server, dataset):
     server.files["mp3.zip.002"] = b"<html>moved</html>"
-    with pytest.raises(ConnectionError, match="mp3.zip.002 .*another SHA-256"):
+    with pytest.raises(ConnectionError, match="mp3.zip.002 .*another checksum"):
         fetch.fetch("small", tmp_path, dataset)
     assert not (tmp_path / "mp3.zip.002").exists() and not (tmp_path / "mp3.zip.002.part").exists()
 
@@ -252,7 +252,7 @@ def test_too_little_space_and_unknown_datasets_are_refused(tmp_path, dataset):
     with pytest.raises(OSError, match=r"1,000,000,000,000,000,000 more bytes are needed") as error:
         fetch.fetch("small", tmp_path, huge)
     assert error.value.errno == fetch.errno.ENOSPC
-    with pytest.raises(ValueError, match=r"'covers' cannot be fetched, expected one of \('mtat', 'gtzan'\)"):
+    with pytest.raises(ValueError, match=r"'covers' cannot be fetched, expected one of \('mtat', 'gtzan', 'dcase2016'"):
         fetch.fetch("covers", tmp_path)
 
 
@@ -272,11 +272,38 @@ def test_a_disk_that_fills_up_keeps_the_part_file(tmp_path, server, dataset):
 
 
 def test_the_real_datasets_are_described_in_full():
-    assert list(fetch.DATASETS) == ["mtat", "gtzan"]
-    for remote in fetch.DATASETS.values():
-        assert len(remote.bases) == 2 and all(base.endswith("/") for base in remote.bases)
-        assert set(remote.archive) <= set(remote.files) and remote.licence and remote.n_bytes > 2e9
-        assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in remote.files.values())
+    assert list(fetch.DATASETS) == ["mtat", "gtzan", "dcase2016", "covers80", "shs100k-sub", "shs100k-full"]
+    for name, remote in fetch.DATASETS.items():
+        assert remote.bases and all(base.endswith("/") for base in (*remote.bases, *remote.homes.values()))
+        assert set(remote.archive) <= set(remote.files) and remote.licence and remote.n_bytes > 9e5
+        assert set(remote.homes) <= set(remote.files)
+        published = [digest for digest in remote.files.values() if digest is not None]
+        assert all(re.fullmatch("[0-9a-f]{64}|md5:[0-9a-f]{32}", digest) for digest in published)
+        assert len(published) == len(remote.files) or name in ("covers80", "shs100k-full")
+
+
+def test_archives_of_their_own_are_fetched_from_two_addresses_and_checked_by_md5(tmp_path, server):
+    members = [{f"D/audio/{i}.wav": random.Random(i).randbytes(900), f"D/{i}.txt": b"x"} for i in range(2)]
+    server.files = {f"{i}.zip": zipped(some) for i, some in enumerate(members)}
+    sums = {name: f"md5:{hashlib.md5(body).hexdigest()}" for name, body in server.files.items()}
+    remote = fetch.Remote(
+        bases=("http://127.0.0.1:1/",), files=sums, archive=tuple(sums), separate=True,
+        homes=dict.fromkeys(sums, server.base),
+    )  # fmt: skip
+    fetch.fetch("several", tmp_path, remote)
+    assert json.loads((tmp_path / "fetched.json").read_text())["members"] == {"D": 4}
+    for some in members:
+        for name, content in some.items():
+            assert (tmp_path / name).read_bytes() == content
+    for name in sums:
+        (tmp_path / name).unlink()
+    server.asked.clear()
+    fetch.fetch("several", tmp_path, remote)
+    assert server.asked == []
+    (tmp_path / "D/0.txt").unlink()
+    server.files["0.zip"] = zipped({"D/0.txt": b"other"})
+    with pytest.raises(ConnectionError, match=r"another checksum.*0.zip \(MD5 [0-9a-f]{32}\)"):
+        fetch.fetch("several", tmp_path, remote)
 
 
 def test_the_marker_is_plain_json_and_a_broken_one_only_means_checking_again(tmp_path, server, dataset):

@@ -67,6 +67,7 @@ def test_commit_is_the_checkouts_head():
         ({"n_tracks": 0}, "whole number above 0"),
         ({"seed": "0"}, "seed '0'"),
         ({"metrics": {"roc_auc_artist_filtered": 61.0}}, "is it in percent"),
+        ({"metrics": {"covers80_map_drop": 52.2}}, "is it in percent"),
         ({"groups": {"order": {"roc_auc": 1.2}}}, "groups 'order' has roc_auc 1.2"),
         ({"per_tag": {"harp": 0.5}}, "per_tag 'harp'"),
         ({"settings": {"device": object()}}, "cannot be written as JSON"),

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from pawlib.bench import retrieval
 
@@ -218,3 +219,57 @@ def test_unknown_rules_and_embeddings_without_a_cosine_are_refused():
         retrieval.from_embeddings(np.ones((2, 4)), [1, 1], block=0)
     with pytest.raises(ValueError, match=r"shape \(3,\), expected \(n, width\)"):
         retrieval.from_embeddings(np.ones(3), [1, 1, 2])
+
+
+# --- what a row says ---
+
+
+def test_a_row_has_both_rules_with_their_intervals_and_ceilings():
+    works = [*"aabbcc", "d"]
+    x = np.random.default_rng(0).standard_normal((7, 5))
+    found = retrieval.from_embeddings(x, works)
+    numbers = retrieval.for_row(found, works, "covers80_", n_boot=50)
+    for rule, ending in (("peer", ""), ("drop", "_drop")):
+        direct = retrieval.from_embeddings(x, works, rule)
+        for name in ("map", "p10", "mr1", "ceiling_p10"):
+            assert numbers[f"covers80_{name}{ending}"] == pytest.approx(direct[name])
+        low, high = numbers[f"covers80_map{ending}_interval"]
+        assert low <= direct["map"] <= high
+    assert numbers["covers80_map_drop"] == pytest.approx(numbers["covers80_map"] * 7 / 6)
+    assert numbers["covers80_ceiling_p10_drop"] == pytest.approx(0.1)
+
+
+# --- searching a library ---
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.1, 1e-3], ids=["apart", "near", "nearly one point"])
+def test_a_library_finds_what_sorting_all_cosines_finds(spread):
+    random = np.random.default_rng(0)
+    x = (random.standard_normal(40) + spread * random.standard_normal((500, 40))).astype(np.float32)
+    library, unit = retrieval.Library(x), retrieval.unit_rows(x)
+    for query in (x[7], x[7] + 0.1 * spread, -x[7], 1000 * x[8]):
+        rows, similarity = library.nearest(query, k=20)
+        cosines = unit @ (query / np.linalg.norm(query))
+        np.testing.assert_allclose(similarity, np.sort(cosines)[::-1][:20], atol=1e-6)
+        np.testing.assert_allclose(cosines[rows], similarity, atol=1e-6)
+        assert len(set(rows.tolist())) == 20
+    assert library.nearest(x[7], k=1)[0].tolist() == [7] or spread < 0.1
+
+
+def test_rough_cosines_are_as_near_as_the_bound_says():
+    random = np.random.default_rng(1)
+    unit = torch.from_numpy(retrieval.unit_rows(random.standard_normal((300, 300))).astype(np.float32))
+    rough = torch.nn.functional.linear(unit.bfloat16(), unit.bfloat16()).float()
+    assert (rough - unit @ unit.T).abs().max() < retrieval.ROUGH
+
+
+def test_a_library_refuses_what_it_cannot_search():
+    library = retrieval.Library(np.eye(3))
+    with pytest.raises(ValueError, match=r"a query of shape \(4,\) in a library of width 3"):
+        library.nearest(np.ones(4))
+    with pytest.raises(ValueError, match="k=4 neighbours of 3"):
+        library.nearest(np.ones(3), k=4)
+    with pytest.raises(ValueError, match="row 0 is zero or not finite"):
+        library.nearest(np.zeros(3), k=1)
+    with pytest.raises(ValueError, match="row 1 is zero"):
+        retrieval.Library([[1.0, 0], [0, 0]])

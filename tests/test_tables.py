@@ -51,7 +51,9 @@ def test_table_without_rows_is_the_papers_with_dashes():
     }
     assert "89.5" in table.text()
     assert {line[3] for line in table.lines if line[1]} == {"-"}
-    assert {number: len(one([]).records) for number, one in tables.NUMBERED.items()} == {1: 19, 2: 11, 3: 20}
+    assert {number: len(one([]).records) for number, one in tables.NUMBERED.items()} == {
+        1: 19, 2: 11, 3: 20, 4: 10, 5: 7, 6: 14,
+    }  # fmt: skip
 
 
 def test_mean_deviation_and_difference_over_seeds():
@@ -236,10 +238,11 @@ def test_kinds_of_training_are_different_lines_of_table_3():
 
 
 @pytest.mark.parametrize(
-    ("number", "row"), [(1, made), (2, lambda **kw: few(1, 0.7, **kw)), (3, lambda **kw: genre(**kw))]
+    ("number", "row"),
+    [(1, made), (2, lambda **kw: few(1, 0.7, **kw)), (3, lambda **kw: genre(**kw)), (4, lambda **kw: cover(**kw))],
 )
 def test_no_stand_in_and_no_small_run_fills_the_papers_column(number, row):
-    real = {1: "mtat", 2: "mtat", 3: "gtzan"}[number]
+    real = {1: "mtat", 2: "mtat", 3: "gtzan", 4: "shs100k"}[number]
     for dataset, scale in itertools.product((f"{real}-twin", f"{real}-twin-toy", real), ("toy", "small", "paper")):
         table = tables.NUMBERED[number]([row(dataset=dataset, scale=scale)])
         cells = [record[key] for record in table.records for key in table.names]
@@ -257,6 +260,41 @@ def test_a_row_has_its_tables_and_no_others():
         assert [one.title for one in tables.of([made(protocol=protocol)])] == [one([]).title for one in wanted]
     assert [one.title for one in tables.of([genre()])] == [tables.table3([]).title]
     assert tables.of([made(dataset="covers"), made(split="tagged")]) == []
+
+
+def cover(system="music_paw", backbone="fcn_4_on_cqt_net", seed=0, **changes):
+    """A row of a cover-song system on both tests."""
+    found = {"map": 0.5, "p10": 0.3, "mr1": 15.0, "covers80_map": 0.7, "covers80_p10": 0.08, "covers80_mr1": 8.0}
+    fields = {"dataset": "shs100k-twin", "split": "sub", "protocol": "cover", "metrics": found}
+    return made(seed, system=system, backbone=backbone, **(fields | changes))
+
+
+def test_one_cover_row_fills_the_columns_of_both_tests():
+    rows = [cover(), cover("cqt_net", None, metrics={"map": 0.4, "covers80_map": 0.75}), cover("averaged_chroma", None)]
+    table = tables.table4(rows)
+    paw, cqt_net = table.records[9], table.records[3]
+    assert [one["slug"] for one in (paw, cqt_net)] == ["music_paw", "cqt_net"]
+    assert paw["shs100k_sub_map"]["paper"] == pytest.approx(0.522)
+    assert paw["covers80_map"]["paper"] == pytest.approx(0.748)
+    assert paw["shs100k_sub_map"]["shs100k-twin at small"]["mean"] == 0.5
+    assert paw["covers80_map"]["covers80-twin at small"]["mean"] == 0.7
+    assert paw["covers80_p10"]["covers80-twin at small"]["mean"] == 0.08
+    assert cqt_net["covers80_map"]["covers80-twin at small"]["mean"] == 0.75
+    assert cqt_net["covers80_p10"]["covers80-twin at small"] is None
+    assert table.records[-1]["group"] == tables.OURS and table.records[-1]["slug"] == "averaged_chroma"
+    assert [name for name in table.columns if "covers80" in name] == ["ours on covers80", "covers80-twin at small"] * 2
+    assert "MAP, SHS100K, shs100k-twin at small: not below the best ranked line (50.0)" in table.text()
+
+
+def test_a_mean_rank_is_no_percentage_and_less_is_better():
+    rows = [cover(), cover("cqt_net", None, metrics={"mr1": 20.0}), cover("averaged_chroma", None)]
+    table = tables.table4(rows, metrics=("mr1",), tests=("shs100k",))
+    paw, here = table.records[9], "shs100k-twin at small"
+    assert paw["shs100k_sub_mr1"]["paper"] == 14.53 and "14.53" in table.text() and "15.00 (1)" in table.text()
+    assert paw["marks"]["shs100k_sub_mr1"][here] == "bold" and not table.records[3]["marks"]["shs100k_sub_mr1"][here]
+    assert "not above the best ranked line (15.00): averaged_chroma none 15.00" in table.text()
+    real = tables.table4([cover(dataset="shs100k", scale="paper")], metrics=("mr1",))
+    assert real.records[9]["shs100k_sub_mr1"]["difference"] == pytest.approx(0.47) and "+0.47" in real.text()
 
 
 def test_new_artists_have_a_table_of_their_own():

@@ -26,6 +26,8 @@ PARAMETERS = {
     'encoder = "fcn_4"  # fcn_4 | fcn_7 | none\nlabels = 1  # 1 | 10\ncheckpoint = ""\n',
     "32_finetune_gtzan": f'{SWITCHES}system = "supervised_mtat"  # supervised_mtat | random | mfcc_statistics | hc\n'
     'encoder = "fcn_4"  # fcn_4 | fcn_7 | none\ncheckpoint = ""\n',
+    "40_cover_songs": f'{SWITCHES}system = "cqt_net"  # cqt_net | fcn_4_on_cqt_net | qmax\n'
+    'init = "none"  # none | random | supervised_mtat | hc\ncovers80 = "same"  # same | real\n',
     "61_table1": 'rows = "committed"  # committed | mine\n',
 }
 
@@ -256,6 +258,27 @@ def test_supervised_start_waits_for_the_tagger_whose_trunk_it_is(desk):
     assert other.also == () and tuned_7.id == "gtzan-twin.small.supervised_mtat.fcn_7.fine_tune.seed0"
 
 
+def test_a_cover_system_is_named_for_its_start_and_waits_for_that_checkpoint(desk):
+    made, tagger, *runs = desk(items(
+        "10_pretrain_music_paw, variant: hc",
+        "20_supervised_taggers, system: fcn_4",
+        "40_cover_songs, system: fcn_4_on_cqt_net, init: [hc, supervised_mtat, random]",
+        "40_cover_songs, system: [cqt_net, qmax]",
+    ))  # fmt: skip
+    names = ["hc.fcn_4_on_cqt_net", "supervised_mtat.fcn_4_on_cqt_net", "random.fcn_4_on_cqt_net", "cqt_net.none",
+             "qmax.none"]  # fmt: skip
+    assert [run.id for run in runs] == [f"shs100k-twin.small.{name}.cover.seed0" for name in names]
+    assert [run.needs for run in runs] == [(made.output,), tagger.also, (), (), ()]
+    assert [run.system for run in runs] == ["hc", "supervised_mtat", "random", "cqt_net", "qmax"]
+
+
+def test_a_cover_system_reads_both_of_its_test_sets(desk):
+    twin, real = desk(items("40_cover_songs, covers80: [same, real]"))
+    assert [one.name for one in twin.reads] == ["shs100k-twin", "covers80-twin"]
+    assert [one.name for one in real.reads] == ["shs100k-twin", "covers80"]
+    assert real.id == "shs100k-twin.small.cqt_net.none.cover.covers80_real.seed0"
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
@@ -426,7 +449,8 @@ def test_summary_ends_with_the_table(desk):
 
 CHAPTERS_OF_THE_LISTS = {
     "10_pretrain_music_paw": "variant", "20_supervised_taggers": "system", "30_linear_probe_mtat": "system",
-    "31_few_labels_mtat": "system", "32_finetune_gtzan": "system", "61_table1": "rows",
+    "31_few_labels_mtat": "system", "32_finetune_gtzan": "system", "40_cover_songs": "system",
+    "50_scene_systems": "system", "51_scene_transfer": "system", "61_table1": "rows", "74_diagnostic": "system",
 }  # fmt: skip
 
 
@@ -458,6 +482,20 @@ def test_run_lists_make_every_line_of_the_papers_tables_that_has_a_chapter(table
         assert {(name, "fcn_4") for name in ("random",)} | {("log_mel_statistics", "none")} <= made
         seeds = [tuple(run.id.rsplit(".seed")) for run in runs]
         assert all({seed for name, seed in seeds if name == one} == set("01234") for one, _ in seeds)
+
+
+def test_the_list_of_table_4_makes_its_ten_lines_from_the_checkpoints_of_table_1(tables_of_the_paper):
+    runs = runlist.read(runlist.list_of("table", 4), scale="small")
+    made = {(run.system, run.id.split(".")[3]) for run in runs if run.output.name == "row.json" and "cover" in run.id}
+    lines = {(one["slug"], one["backbone_slug"] or "none") for one in results.paper(4)}
+    ours = {"random_embedding", "averaged_chroma", "two_d_fourier", "qmax", "symbolic_melody"}
+    assert len(lines) == 10 and made == lines | {(name, "none") for name in ours}
+    for line in lines:
+        seeds = [run.id[-1] for run in runs if (run.system, run.id.split(".")[3]) == line]
+        assert seeds == list("01234")
+    assert {run.id for run in runs if ".pretrain." in run.id} <= {run.id for run in tables_of_the_paper[1]}
+    (start,) = next(run.needs for run in runs if run.system == "cola" and "cover" in run.id)
+    assert start.parent.name == "mtat-twin.small.cola.fcn_4.pretrain.seed0"
 
 
 def test_tables_share_their_checkpoints(tables_of_the_paper):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pawlib import paths
 
-DATASETS = ("mtat", "gtzan")  # those of corpora, which imports too much to explain a command
+DATASETS = ("mtat", "gtzan", "dcase2016", "shs100k", "covers80")  # of corpora, which imports too much to explain it
 
 
 def main(argv=None):
@@ -86,25 +86,64 @@ def _add_fetch(commands):
         "Download a real dataset: resumed where it broke off, checked, unpacked.",
         "pawlib fetch mtat        (about 6 GB into data/raw/mtat)",
     )
-    command.add_argument("dataset", help="mtat or gtzan")
+    command.add_argument("dataset", help="mtat, gtzan, dcase2016, covers80, shs100k-sub or shs100k-full (lists)")
     command.add_argument("--root", type=Path, help="where to (default: data/raw/DATASET)")
     command.add_argument("--url", help="another address of the dataset's folder or file; checksums stay the same")
+    command.add_argument(
+        "--audio", action="store_true", help="only for shs100k-sub: gather the audio with yt-dlp, slowly, resumably"
+    )
+    command.add_argument("--limit", type=_count, help="with --audio: so many recordings now, then stop")
 
 
 def _fetch(arguments):
     from pawlib.bench import fetch
 
-    root = arguments.root or paths.raw(arguments.dataset)
+    name = fetch.FOLDERS.get(arguments.dataset, arguments.dataset)
+    root = arguments.root or paths.raw(name)
     remote = fetch.DATASETS.get(arguments.dataset)
+    if (arguments.audio or arguments.limit is not None) and arguments.dataset != "shs100k-sub":
+        raise ValueError(f"--audio and --limit belong to `pawlib fetch shs100k-sub`, not to {arguments.dataset}")
     elsewhere = {"remote": fetch.at(arguments.dataset, arguments.url)} if arguments.url else {}
     if remote:
-        print(f"{arguments.dataset}: licence {remote.licence}, about {remote.n_bytes / 1e9:.1f} GB, into {root}")
+        size = f"{remote.n_bytes / 1e9:.1f} GB" if remote.n_bytes > 1e8 else f"{remote.n_bytes / 1e6:.0f} MB"
+        print(f"{arguments.dataset}: licence {remote.licence}, about {size}, into {root}")
     fetch.fetch(arguments.dataset, root, **elsewhere)
     print(f"complete: {root}")
     parts = [name for name in remote.archive if (root / name).is_file()]
     if parts:
         print(f"unpacked; {', '.join(parts)} are no longer needed and may be deleted")
-    print(f"next: pawlib prepare {arguments.dataset} --corpus real")
+    if arguments.dataset == "shs100k-sub":
+        return _fetch_audio(root, arguments)
+    print(f"next: pawlib prepare {name.split('/')[0]} --corpus real")
+    return 0
+
+
+def _fetch_audio(root, arguments):
+    """Gather what SHS100K-SUB lists, if that is asked for; then what is there, and what is to be done."""
+    from pawlib.bench import fetch, gather
+    from pawlib.bench.datasets import shs100k
+
+    folder = root / "audio"
+    if arguments.audio:
+        if not any((place / "list").is_file() for place in (root, root / "meta")):
+            fetch.fetch("shs100k-full", root / "meta")  # the file `list` has the addresses
+        about, lists = shs100k.info(root), shs100k.listed(root)
+        wanted = {one: about.get(one, {}).get("url", "") for part in ("test", "valid", "train") for one in lists[part]}
+        got = gather.gather(wanted, folder, limit=arguments.limit)
+        print(f"{got.n_new:,} new, {got.n_there:,} of {len(wanted):,} there, {got.n_left:,} not tried yet")
+        _list("failed", [{"path": one, "reason": told["reason"]} for one, told in got.failed.items()])
+    if folder.is_dir() and any(folder.iterdir()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what is missing is said in the next line
+            print(shs100k.surviving(shs100k.read(root)))
+        print("next: pawlib prepare shs100k --corpus real")
+        return 0
+    print(
+        f"these are lists: no audio is published. Place what you have into {folder} as <set>_<version>.mp3 (or wav, "
+        "flac, ogg); or, with yt-dlp and ffmpeg installed, `pawlib fetch shs100k-sub --audio` gathers it, slowly, over "
+        "days, and goes on where it was stopped. What is missing is counted and left out. Then: pawlib prepare "
+        "shs100k --corpus real"
+    )
     return 0
 
 
@@ -188,7 +227,10 @@ def _tracks(arguments):
     if arguments.path is not None or arguments.name is not None:
         raise ValueError(f"a path and --name belong to `pawlib prepare folder`, not to {arguments.dataset}")
     root, name = paths.corpus(arguments.dataset, arguments.corpus, arguments.scale)
-    splits = importlib.import_module(f"pawlib.bench.datasets.{arguments.dataset}").read(root)
+    reader = importlib.import_module(f"pawlib.bench.datasets.{arguments.dataset}")
+    if hasattr(reader, "all_tracks"):  # one store for all its splits
+        return reader.all_tracks(root), [], name
+    splits = reader.read(root)
     return splits.tracks, splits.missing, name
 
 

@@ -13,9 +13,9 @@ import importlib
 from dataclasses import dataclass, replace
 
 from pawlib import paths
-from pawlib.bench import datasets, store
+from pawlib.bench import datasets, scenes, store
 
-DATASETS = ("mtat", "gtzan")
+DATASETS = ("mtat", "gtzan", "dcase2016", "shs100k", "covers80")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Corpus:
     left_out: list
 
 
-def open_corpus(dataset="mtat", corpus="twin", scale="toy", split=None, n_workers=None):
+def open_corpus(dataset="mtat", corpus="twin", scale="toy", split=None, n_workers=None, **reading):
     """Read a dataset and open its decoded store, making the twin and preparing the store where they are missing.
 
     Parameters
@@ -51,6 +51,10 @@ def open_corpus(dataset="mtat", corpus="twin", scale="toy", split=None, n_worker
         The toy twin has a few dozen tracks; the real set is whole at every scale.
     split : str, optional
         As the dataset's reader has it; its default if not given.
+    n_workers : int, optional
+        Processes that decode.
+    **reading
+        Further arguments of the dataset's reader: errors="cut" of dcase2016.
 
     Returns
     -------
@@ -68,7 +72,13 @@ def open_corpus(dataset="mtat", corpus="twin", scale="toy", split=None, n_worker
         twin = importlib.import_module(f"pawlib.bench.twins.{dataset}")
         twin.make(root, size="toy" if scale == "toy" else "small", n_workers=n_workers)
     reader = importlib.import_module(f"pawlib.bench.datasets.{dataset}")
-    splits = reader.read(root) if split is None else reader.read(root, split=split)
-    opened = store.prepare(splits.tracks, paths.store(name), n_workers=n_workers)
+    splits = reader.read(root, **({} if split is None else {"split": split}), **reading)
+    whole = splits if split is None else reader.read(root)  # one store for all splits, whoever reads which
+    every = reader.all_tracks(root) if hasattr(reader, "all_tracks") else whole.tracks
+    opened = store.prepare(every, paths.store(name), n_workers=n_workers)
     heard = {part: [t for t in getattr(splits, part) if t.id in opened] for part in ("train", "valid", "test")}
-    return Corpus(name, replace(splits, **heard), opened, [*splits.missing, *opened.failed])
+    if any(getattr(track, "cut", ()) for track in splits.tracks):
+        opened = scenes.WithoutSpans(opened, [track for track in splits.tracks if track.id in opened])
+    wanted = {track.id for track in splits.tracks}
+    lost = [one for one in opened.failed if one["id"] in wanted]
+    return Corpus(name, replace(splits, **heard), opened, [*splits.missing, *lost])

@@ -1,4 +1,4 @@
-"""Cover songs: training that tells songs apart, an embedding per recording, and the baselines beside it (Table 4).
+"""Cover songs: training that tells songs apart, and an embedding per recording (paper Sec. 4.4, Table 4).
 
 What it asks of a system (all of systems.names("covers") have it)
     model(cqt (B, 1, 84, n_frames)) -> embedding (B, 300); model.logits(embedding) -> (B, n_classes)
@@ -13,14 +13,12 @@ of up to 24 semitones to zeros; Adam. Validation songs are others than the train
 retrieval. Where ours differs: the rate falls on the validation MAP (theirs on the training loss), and the weights
 with the best validation MAP are kept.
 
+The loop is that of training.py: files, resuming. What finds covers without learning stands in cover_baselines.py.
+
 Randomness. For each length songs come in passes, each in an order drawn from (seed, length, pass); a song's speed,
-crop, bands and clips are drawn from (seed, length, pass, song): a run that was stopped and resumed ends in the same
-bits as one that was not.
+crop, bands and clips are drawn from (seed, length, pass, song).
 
-Files in the run's folder: as bench.supervised has them.
-
-Baselines, none of which learns: `averaged_chroma`, `two_d_fourier`, `qmax`, `random_embeddings`. A trained system that
-ranks worse than averaged chroma has a bug, or too little training.
+Told in: notebooks/40_cover_songs.ipynb
 """
 
 import dataclasses
@@ -28,7 +26,6 @@ import hashlib
 import itertools
 import json
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +33,10 @@ import torch
 
 from pawlib import augment, checkpoints, systems
 from pawlib.bench import embed as embedding
-from pawlib.bench import loop, retrieval
-from pawlib.bench.files import write_json
+from pawlib.bench import loop, retrieval, training
 from pawlib.bench.progress import progress
 
 KIND = "cover"  # of checkpoints
-N_BINS, N_KEYS = 84, 12
 BATCH_SONGS, BATCH_CLIPS = 8, 64  # embedded at once
 PUBLISHED = {
     "lengths": (200, 300, 400),
@@ -59,7 +54,7 @@ SCALES = {
     "small": {**PUBLISHED, "lengths": (200,), "n_epochs": 10, "batch_size": 16, "n_clips": 2},
     "paper": PUBLISHED,
 }
-FALL, FALL_PATIENCE, LEAST_RATE = 0.8, 2, 5e-6  # published: the rate times .8 after more than two epochs not better
+PLATEAU, FALL, LEAST_RATE = 3, 0.8, 5e-6  # published: the rate times .8 after more than two epochs not better
 ORDER, DRAW, CLIP = 1, 2, 3  # what keys are mixed with, so that their draws share nothing
 
 
@@ -395,90 +390,38 @@ def train(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "seed": seed,
-        **({"n_clips": n_clips, "clips": _kind_of_clips(train_songs)} if model.needs_clips else {}),
+        **(_of_clips(model, train_songs, n_clips) if model.needs_clips else {}),
     }
-    out = Path(out)
-    with loop.only_one_run(out):
-        history = loop.finished(out, identity)
-        if history is None:
-            run = _Run(precision, model, train_songs, valid_songs, works, out, identity)
-            run.resume()
-            try:
-                with torch.random.fork_rng(devices=[]):
-                    complete = run.train(save_every_s, stop_after_steps, report)
-            except KeyboardInterrupt:
-                run.save_last()
-                report(f"stopped in epoch {run.epoch + 1}; run the same again to go on from step {run.step}")
-                raise
-            if not complete:
-                return run.history
-            run.finish(card or {})
-            history = run.history
-    checkpoints.load_weights(model, out / "checkpoint.safetensors")
-    return history
+    out, stage = Path(out), training.Stage("adam", learning_rate, n_epochs, n_epochs, PLATEAU)
+
+    def make():
+        return _Run(model, train_songs, valid_songs, works, out, identity, stage, precision)
+
+    return training.to_the_end(make, model, out, identity, card, save_every_s, stop_after_steps, report)
 
 
-class _Run:
-    """One training run: model and optimiser, where it stands, and what is kept on disk."""
+class _Run(training.Run):
+    """Which song a crop is of; judged by how validation songs, others than these, find each other."""
 
-    KEPT = ("epoch", "step", "history", "sums", "best", "waited", "rate")
+    kind, select = KIND, "map"
+    fall, least_rate = FALL, LEAST_RATE
 
-    def __init__(self, precision, model, train_songs, valid_songs, works, out, identity):
-        self.precision, self.bare, self.songs, self.valid = precision, model, train_songs, valid_songs
-        self.works, self.out, self.identity = works, out, identity
+    def __init__(self, model, train_songs, valid_songs, works, out, identity, stage, precision):
+        self.songs, self.valid = train_songs, valid_songs
         places = {work: i for i, work in enumerate(works)}
         self.targets = torch.tensor([places[work] for work in train_songs.works])
-        self.epoch, self.step, self.history, self.sums = 0, 0, [], {}
-        self.best, self.waited, self.rate = None, 0, identity["learning_rate"]
-        self.fabric = loop.fabric(precision)
-        model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(model.parameters(), lr=self.rate, weight_decay=identity["weight_decay"])
-        self.model, self.optimizer = self.fabric.setup(model, optimizer, move_to_device=True)
-
-    def train(self, save_every_s, stop_after_steps, report):
-        """Run to the end (True) or to the asked stop (False)."""
-        n_steps, here, saved = self.identity["steps_per_epoch"], 0, time.monotonic()
-        batches = loop.read_ahead(self._batches(self.step))
-        try:
-            while self.epoch < self.identity["n_epochs"]:
-                self.model.train()
-                for (rows, inputs), waited in batches:
-                    self._one_step(rows, inputs, waited)
-                    here += 1
-                    stop = stop_after_steps is not None and here >= stop_after_steps
-                    if self.step % n_steps == 0:
-                        break
-                    if stop or time.monotonic() - saved > save_every_s:
-                        self.save_last()
-                        saved = time.monotonic()
-                    if stop:
-                        return False
-                self._end_epoch(report)
-                self.save_last()
-                saved = time.monotonic()
-                if stop and self.epoch < self.identity["n_epochs"]:
-                    return False
-        finally:
-            batches.close()
-        return True
+        super().__init__(model, out, identity, (stage,), list(works), identity["n_epochs"], precision)
 
     def _batches(self, first_step):
         """Batches without end: each length has passes of its own over the songs, one after the other."""
-        told, n = self.identity, len(self.songs)
+        told = self.identity
         size, seed, lengths = told["batch_size"], told["seed"], told["lengths"]
-        orders = {}
+        passes = [training.Passes(len(self.songs), seed, ORDER, which) for which in range(len(lengths))]
         for step in itertools.count(first_step):
             turn, which = divmod(step, len(lengths))
-            places = [divmod(turn * size + i, n) for i in range(size)]
-            for number in sorted({number for number, _ in places} - {m for w, m in orders if w == which}):
-                generator = torch.Generator().manual_seed(augment.sample_key(seed, ORDER, which, number))
-                orders = {(w, m): order for (w, m), order in orders.items() if w != which or m == number - 1}
-                orders[which, number] = torch.randperm(n, generator=generator).tolist()
-            rows = [orders[which, number][place] for number, place in places]
-            keys = [
-                augment.sample_key(seed, DRAW, which, number, row)
-                for (number, _), row in zip(places, rows, strict=True)
-            ]
+            places = [passes[which].at(turn * size + i) for i in range(size)]
+            rows = [row for _, row in places]
+            keys = [augment.sample_key(seed, DRAW, which, number, row) for number, row in places]
             cut = (told["speed"], told["n_masks"], told["mask_bins"])
             cqts = [crop(self.songs.cqts[i], lengths[which], key, *cut) for i, key in zip(rows, keys, strict=True)]
             inputs = [torch.from_numpy(np.stack(cqts)).unsqueeze(1)]  # (B, 1, 84, n_frames)
@@ -495,97 +438,22 @@ class _Run:
         size = self.bare.sample_rate, self.bare.n_samples
         return np.stack([loop.crop(self.songs.store, self.songs.ids[row], *size, k) for k in keys])
 
-    def _one_step(self, rows, inputs, waited):
-        began = time.perf_counter()
-        torch.manual_seed(augment.sample_key(self.identity["seed"], self.step))  # whatever a network draws
+    def _loss(self, batch):
+        rows, inputs = batch
         inputs = [one.to(self.fabric.device, non_blocking=True) for one in inputs]
         if self.bare.needs_clips and self.songs.clip_features is None:
             inputs[1] = self.bare.log_mels(inputs[1])
         logits = self.bare.logits(self.model(*inputs)).float()
-        loss = torch.nn.functional.cross_entropy(logits, self.targets[rows].to(logits.device))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}, songs "
-                f"{', '.join(self.songs.ids[i] for i in rows[:4])}...: is the learning rate too high? "
-                f"{self.out} keeps the last good state (last.safetensors) and the best (best.safetensors)"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        self.optimizer.step()
-        self.step += 1
-        working = time.perf_counter() - began
-        for name, value in {"loss": loss.item(), "waiting_s": waited, "working_s": working}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        return torch.nn.functional.cross_entropy(logits, self.targets[rows].to(logits.device))
 
-    def _end_epoch(self, report):
-        """Let the validation songs find each other, keep the best weights, slow down where nothing gets better."""
-        n_steps, seconds = self.identity["steps_per_epoch"], self.sums["waiting_s"] + self.sums["working_s"]
-        valid = self._validate()
-        self.epoch += 1
-        self.history.append(
-            {
-                "epoch": self.epoch,
-                "learning_rate": self.rate,
-                "loss": self.sums["loss"] / n_steps,
-                "valid_map": valid,
-                "songs_per_s": n_steps * self.identity["batch_size"] / seconds,
-                "waiting_share": self.sums["waiting_s"] / seconds,
-            }
-        )
-        self.sums = {}
-        if self.best is None or valid > self.best["score"]:
-            self.best, self.waited = {"score": valid, "epoch": self.epoch}, 0
-            loop.save_state(self.out / "best.safetensors", self.bare, None, self.best)
-        else:
-            self.waited += 1
-            if self.waited > FALL_PATIENCE:
-                self.waited = 0
-                self._set_rate(max(self.rate * FALL, LEAST_RATE))
-        write_json(self.out / "history.json", self.history)
-        report(_line(self.history[-1], self.identity, self.best))
+    def _told(self, batch):
+        named = ", ".join(self.songs.ids[i] for i in batch[0][:4])
+        return f"songs {named}...: is the learning rate too high?"
 
     def _validate(self):
         what = f"validation, epoch {self.epoch + 1}"
-        n_clips = self.identity.get("n_clips")
-        found = embed(self.bare, self.valid, n_clips, self.precision, what)
+        found = embed(self.bare, self.valid, self.identity.get("n_clips"), self.precision, what)
         return retrieval.from_embeddings(found, self.valid.works, "drop")["map"]
-
-    def _set_rate(self, rate):
-        self.rate = rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
-    def save_last(self):
-        """Write everything that a later call needs to go on."""
-        told = {name: getattr(self, name) for name in self.KEPT}
-        loop.save_state(self.out / "last.safetensors", self.bare, self.optimizer, {"identity": self.identity, **told})
-
-    def resume(self):
-        """Go on from last.safetensors where there is one of this very run."""
-        kept = loop.read_state(self.out / "last.safetensors")
-        if kept is None:
-            return
-        told, tensors = kept
-        loop.same_run(told["identity"], self.identity, self.out / "last.safetensors")
-        for name in self.KEPT:
-            setattr(self, name, told[name])
-        loop.restore(tensors, self.bare, self.optimizer)
-        self._set_rate(self.rate)
-
-    def finish(self, card):
-        """Write the best weights with their card, remove what was only for resuming."""
-        _, tensors = loop.read_state(self.out / "best.safetensors")
-        loop.restore(tensors, self.bare)
-        card = {
-            **card,
-            "labels": list(self.works),
-            "training": self.identity,
-            "metrics": {"valid_map": self.best["score"], "best_epoch": self.best["epoch"]},
-            "machine": loop.machine(self.fabric.device),
-        }
-        checkpoints.save(self.bare, self.out / "checkpoint.safetensors", KIND, card)
-        for name in ("last.safetensors", "best.safetensors"):
-            (self.out / name).unlink(missing_ok=True)
 
 
 def _check(model, train_songs, valid_songs, works, lengths):
@@ -618,138 +486,9 @@ def _digest(some):
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def _kind_of_clips(some):
-    return "waves" if some.clip_features is None else "features"
-
-
-def _line(entry, identity, best):
-    return (
-        f"epoch {entry['epoch']}/{identity['n_epochs']}, rate {entry['learning_rate']:.1e}, loss {entry['loss']:.4f}, "
-        f"valid MAP {entry['valid_map']:.3f} (best {best['score']:.3f}), {entry['songs_per_s']:.1f} songs/s, "
-        f"waiting {entry['waiting_share']:.1%}"
-    )
-
-
-# --- baselines ---
-
-
-def chroma(cqt):
-    """Pitch classes: (84, n_frames) -> float32 (12, n_frames), mean over octaves; class 0 is C."""
-    return cqt.reshape(-1, N_KEYS, cqt.shape[1]).mean(axis=0).astype(np.float32)
-
-
-def averaged_chroma(cqts):
-    """Cosine between songs' mean chroma in the best of 12 transpositions: what the mere use of notes gives away.
-
-    Parameters
-    ----------
-    cqts : list of arrays [shape=(84, n_frames)]
-
-    Returns
-    -------
-    np.ndarray, float64 [shape=(n, n)]
-        Symmetric; the same whatever key a song is played in, and in whatever order its notes come.
-    """
-    means = retrieval.unit_rows([chroma(cqt).mean(axis=1) for cqt in cqts])
-    return np.max([means @ np.roll(means, shift, axis=1).T for shift in range(N_KEYS)], axis=0)
-
-
-def two_d_fourier(cqts, n_frames=75, power=1.96):
-    """2DFTM: the magnitude of the chroma's Fourier transform in pitch and time, median over the song's patches.
-
-    A patch moved in key or in time has the same magnitude; so a song in another key has the same embedding. The
-    published patches are of 75 beats; here no beats are tracked, and a patch is of `n_frames` frames (75 are 35 s), so
-    that a song at another tempo has another embedding.
-
-    Parameters
-    ----------
-    cqts : list of arrays [shape=(84, n_frames of the song)]
-        A song shorter than a patch is followed by zeros.
-    n_frames : int > 0
-        Of a patch.
-    power : float
-        Chroma is raised to it, so that strong notes count more.
-
-    Returns
-    -------
-    np.ndarray, float32 [shape=(n, 12 * (n_frames // 2 + 1))]
-        Embeddings; compare them by their cosine.
-
-    Source: Bertin-Mahieux and Ellis 2012, "Large-scale cover song recognition using the 2D Fourier transform
-    magnitude", without its beats and its final PCA.
-    """
-    return np.stack([_fourier(filled(chroma(cqt), n_frames) ** power, n_frames) for cqt in cqts]).astype(np.float32)
-
-
-def _fourier(song, n_frames):
-    patches = np.lib.stride_tricks.sliding_window_view(song, n_frames, axis=1)  # (12, n_patches, n_frames)
-    magnitude = np.abs(np.fft.fft(np.fft.rfft(patches.transpose(1, 0, 2), axis=2), axis=1))
-    return np.median(magnitude, axis=0).ravel()
-
-
-def qmax(cqts, n_stack=9, share=0.095, gap=0.5, what="aligning"):
-    """Qmax: the length of the longest stretch that two songs go through together, in the best transposition.
-
-    Every pair is aligned, so the time grows with the square of the number of songs: some milliseconds a pair.
-
-    Parameters
-    ----------
-    cqts : list of arrays [shape=(84, n_frames)]
-    n_stack : int > 0
-        Successive frames that are compared as one.
-    share : float
-        Each frame is taken to be like this share of the other song's frames; both must agree.
-    gap : float
-        What it costs to begin and to go on with a stretch where they are not alike.
-    what : str
-        For the progress lines.
-
-    Returns
-    -------
-    np.ndarray, float64 [shape=(n, n)]
-        Row: query. Divided by the square root of the other song's frames, of which long ones have the longer stretches
-        by chance. The diagonal is 0.
-
-    Source: Serra, Serra and Andrzejak 2009, "Cross recurrence quantification for cover song identification"; the
-    alignment is librosa.sequence.rqa.
-    """
-    songs_chroma = [chroma(cqt) for cqt in cqts]
-    songs_chroma = [one / np.maximum(one.max(axis=0, keepdims=True), 1e-6) for one in songs_chroma]
-    found = np.zeros((len(cqts), len(cqts)))
-    pairs = list(itertools.combinations(range(len(cqts)), 2))
-    for a, b in progress(pairs, what=what, unit="pairs"):
-        best = _longest_stretch(songs_chroma[a], songs_chroma[b], n_stack, share, gap)
-        found[a, b], found[b, a] = (best / math.sqrt(songs_chroma[i].shape[1]) for i in (b, a))
-    return found
-
-
-def _longest_stretch(a, b, n_stack, share, gap):
-    """Qmax of two chroma sequences, the second brought into the key of the first by their means."""
-    import librosa
-
-    shift = np.argmax([a.mean(axis=1) @ np.roll(b, k, axis=0).mean(axis=1) for k in range(N_KEYS)])
-    a, b = (_stacked(one, n_stack) for one in (a, np.roll(b, shift, axis=0)))
-    found = librosa.sequence.rqa(_alike(a, b, share).astype(float), gap_onset=gap, gap_extend=gap, backtrack=False)
-    return float(found.max())
-
-
-def _alike(a, b, share):
-    """Which frames of two sequences are among each other's nearest `share` of frames: bool (frames of a, of b)."""
-    squared = (a * a).sum(axis=0)[:, None] + (b * b).sum(axis=0) - 2 * a.T @ b
-    alike = np.ones(squared.shape, dtype=bool)
-    for axis, n_others in ((1, b.shape[1]), (0, a.shape[1])):
-        k = max(1, round(share * n_others))
-        alike &= squared <= np.partition(squared, k - 1, axis=axis).take([k - 1], axis=axis)
-    return alike
-
-
-def _stacked(song, n_stack):
-    """Each frame with those after it: (12, n_frames) -> (12 * n_stack, n_frames - n_stack + 1)."""
-    n_stack = min(n_stack, song.shape[1])
-    windows = np.lib.stride_tricks.sliding_window_view(song, n_stack, axis=1)  # (12, n_frames - n_stack + 1, n_stack)
-    return windows.transpose(2, 0, 1).reshape(-1, windows.shape[1])
-
-
-def random_embeddings(n_songs, seed=0, width=300):
-    """Embeddings that know nothing: chance, for this list of works. float32 (n_songs, width)."""
-    return np.random.default_rng(seed).standard_normal((n_songs, width), dtype=np.float32)
+def _of_clips(model, some, n_clips):
+    """How clips are heard, and the weights it begins with: a pretraining done anew is another start."""
+    start = hashlib.sha256()
+    embedding.hash_weights(start, model)
+    kind = "waves" if some.clip_features is None else "features"
+    return {"n_clips": n_clips, "clips": kind, "start": start.hexdigest()[:16]}

@@ -1,4 +1,4 @@
-"""Downloading a dataset: resumed where it broke off, checked by SHA-256, unpacked (zip, tar.gz) member by member.
+"""Downloading a dataset: resumed where it broke off, checked by its checksums, unpacked (zip, tar.gz) by member.
 
 pooch decides what is missing and compares the checksums; its downloader is replaced by one that resumes a `.part` file
 with an HTTP Range request, because the three parts of MagnaTagATune are a gigabyte each on a slow server.
@@ -17,9 +17,10 @@ import time
 import zipfile
 import zlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from pawlib.bench.datasets import dcase2016, shs100k
 from pawlib.bench.files import locked, read_json, write_json
 from pawlib.bench.progress import progress
 
@@ -39,10 +40,15 @@ class Remote:
     bases : tuple of str
         Addresses that hold the same files, tried in turn; each ends with a slash.
     files : dict of str to str
-        File name to SHA-256 (hexadecimal).
+        File name to SHA-256 (hexadecimal), or to "md5:" and an MD5 where the makers publish no other, or to None where
+        they publish none.
     archive : tuple of str
         Those files that, joined in this order, are one archive to unpack beside them, zip or, if they are called so,
         tar.gz; may be empty.
+    separate : bool
+        Each file of `archive` is an archive of its own.
+    homes : dict of str to str
+        File name to the address of its folder, where that is none of `bases`.
     n_bytes : int
         What the files and the unpacked archive take together, about.
     licence, page : str
@@ -51,6 +57,8 @@ class Remote:
     bases: tuple
     files: dict
     archive: tuple = ()
+    separate: bool = False
+    homes: dict = field(default_factory=dict)
     n_bytes: int = 0
     licence: str = ""
     page: str = ""
@@ -85,7 +93,46 @@ DATASETS = {
         licence="none stated",
         page="http://marsyas.info/downloads/datasets.html",
     ),
+    "dcase2016": Remote(
+        bases=(dcase2016.ADDRESSES[dcase2016.DEVELOPMENT],),
+        files={name: f"md5:{md5}" for name, md5 in dcase2016.MD5.items()},
+        archive=tuple(dcase2016.MD5),
+        separate=True,
+        homes={
+            name: dcase2016.ADDRESSES[dcase2016.EVALUATION]
+            for name in dcase2016.MD5
+            if name.startswith(dcase2016.EVALUATION)
+        },
+        n_bytes=23_100_000_000,
+        licence="free for non-commercial use, see EULA in its doc archives",
+        page="https://zenodo.org/record/45739",
+    ),
+    "covers80": Remote(
+        bases=("http://labrosa.ee.columbia.edu/projects/coversongs/covers80/",),
+        files={"covers80.tgz": None},
+        archive=("covers80.tgz",),
+        n_bytes=330_000_000,
+        licence="none stated",
+        page="http://labrosa.ee.columbia.edu/projects/coversongs/covers80/",
+    ),
+    "shs100k-sub": Remote(  # the lists; a commit, then the branch as it is: the checksums are the same
+        bases=tuple(
+            f"https://raw.githubusercontent.com/yaoodng7/PEMR/{ref}/dataset/SHS100K/" for ref in ("bb8a9c15", "HEAD")
+        ),
+        files=shs100k.SHA256,
+        n_bytes=1_000_000,
+        licence="none stated; lists only",
+        page="https://github.com/yaoodng7/PEMR",
+    ),
+    "shs100k-full": Remote(
+        bases=("https://raw.githubusercontent.com/NovaFrost/SHS100K2/HEAD/meta/",),
+        files=dict.fromkeys([*shs100k.FILES["full"].values(), "list"]),
+        n_bytes=20_000_000,
+        licence="none stated; lists only",
+        page="https://github.com/NovaFrost/SHS100K2",
+    ),
 }
+FOLDERS = {"shs100k-sub": "shs100k", "shs100k-full": "shs100k/meta"}  # where a dataset lies, if not under its name
 
 
 def fetch(dataset, root, remote=None):
@@ -122,9 +169,12 @@ def fetch(dataset, root, remote=None):
             return root
         _check_space(root, remote)
         with _told_if_full(root):
-            for name, sha256 in remote.files.items():
-                _fetch_file(root, name, sha256, remote)
-            members = unpack([root / name for name in remote.archive], root) if remote.archive else {}
+            for name, checksum in remote.files.items():
+                _fetch_file(root, name, checksum, remote)
+            members = Counter()
+            for parts in [[name] for name in remote.archive] if remote.separate else [remote.archive]:
+                members.update(unpack([root / name for name in parts], root) if parts else {})
+            members = {top: min(n, _n_files(root / top)) for top, n in members.items()}  # a licence may lie in several
         write_json(root / "fetched.json", {"files": remote.files, "members": members})
     return root
 
@@ -156,7 +206,7 @@ def at(dataset, url):
             f"{url!r} is no address of {dataset}: expected one that ends with a slash, or with one of its files "
             f"({', '.join(remote.files)}). A file that you downloaded yourself is placed in the folder by hand"
         )
-    return replace(remote, bases=(f"{base}/",))
+    return replace(remote, bases=(f"{base}/",), homes={})
 
 
 def unpack(parts, root):
@@ -183,7 +233,7 @@ def unpack(parts, root):
     """
     root, parts = Path(root), [Path(part) for part in parts]
     names = ", ".join(part.name for part in parts)
-    is_tar = parts[0].name.endswith(".tar.gz")
+    is_tar = parts[0].name.endswith((".tar.gz", ".tgz"))
     try:
         with io.BufferedReader(_Joined(parts), _MIB) as joined:
             members = (_unpack_tar if is_tar else _unpack_zip)(joined, root, names)
@@ -266,7 +316,7 @@ class ResumingDownloader:
             raise requests.ConnectionError(f"{url} broke off after {self._size():,} of {total:,} bytes")
 
 
-def _fetch_file(root, name, sha256, remote):
+def _fetch_file(root, name, checksum, remote):
     """One file from the first address that has it, by pooch."""
     import pooch
     import requests
@@ -275,16 +325,15 @@ def _fetch_file(root, name, sha256, remote):
     level, said = log.level, []
     log.setLevel("WARNING")
     try:
-        for base in remote.bases:
+        known = checksum if checksum is None or ":" in checksum else f"sha256:{checksum}"
+        for base in [remote.homes[name]] if name in remote.homes else remote.bases:
             try:
-                pooch.retrieve(
-                    base + name, f"sha256:{sha256}", name, root, downloader=ResumingDownloader(root / f"{name}.part")
-                )
+                pooch.retrieve(base + name, known, name, root, downloader=ResumingDownloader(root / f"{name}.part"))
                 return
             except requests.RequestException as error:
                 said.append(f"{base}: {_short(error)}")
             except ValueError:  # pooch's word for another checksum; it has deleted the file
-                said.append(f"{base}: sent something else (another SHA-256), perhaps an error page")
+                said.append(f"{base}: sent something else (another checksum), perhaps an error page")
     finally:
         log.setLevel(level)
     raise ConnectionError(_by_hand(root, name, remote, said))
@@ -312,13 +361,20 @@ def _short(error):
 
 
 def _by_hand(root, name, remote, said):
-    files = "; ".join(f"{file} (SHA-256 {digest})" for file, digest in remote.files.items())
+    files = "; ".join(f"{file} ({_named(checksum)})" for file, checksum in remote.files.items())
     page = f" Ask its makers ({remote.page}) or a colleague who has it." if remote.page else ""
     return (
         f"{name} could not be fetched: {' | '.join(said)}. If the host is dead for good, place these files into "
         f"{root} by "
         f"hand and run the same command again, it checks and unpacks them: {files}.{page}"
     )
+
+
+def _named(checksum):
+    """A checksum with its kind, for people."""
+    if checksum is None:
+        return "no checksum is published"
+    return checksum.replace("md5:", "MD5 ") if ":" in checksum else f"SHA-256 {checksum}"
 
 
 def _is_complete(root, remote):

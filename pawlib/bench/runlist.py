@@ -68,6 +68,15 @@ class Kind:
         Systems that are probed, not trained, whatever `protocol` says of the others; so is any with freeze: yes.
     tags : tuple of (parameter, default, form)
         A parameter off its default marks the id: ("labels", 100, "labels{labels}").
+    beside : tuple of str
+        Datasets that are tested, too, on the same switch; a parameter of a dataset's name, off "same", is its own.
+    start : str
+        The parameter that says how the system's encoder began, and names the row instead of the system: the table's
+        lines differ in it. The system is then the row's backbone; "none" where it has no such encoder.
+    trunk : str
+        The encoder of the checkpoint that it starts from, where no parameter says so.
+    probe : str
+        The protocol of what is probed, not trained.
     """
 
     protocol: str
@@ -76,6 +85,10 @@ class Kind:
     output: str = ROW
     frozen: tuple = ()
     tags: tuple = ()
+    beside: tuple = ()
+    start: str = ""
+    trunk: str = ""
+    probe: str = "linear_probe"
 
 
 KINDS = {
@@ -86,6 +99,27 @@ KINDS = {
     "32_finetune_gtzan": Kind(
         "fine_tune", dataset="gtzan", frozen=("random", "log_mel_statistics", "mfcc_statistics"), tags=(READINGS,)
     ),
+    "40_cover_songs": Kind(
+        "cover",
+        dataset="shs100k",
+        beside=("covers80",),
+        start="init",
+        trunk="fcn_4",
+        tags=(("covers80", "same", "covers80_{covers80}"),),
+    ),
+    "50_scene_systems": Kind(
+        "supervised_{fold}",
+        dataset="dcase2016",
+        tags=(("channels", "published", "{channels}"), ("errors", "keep", "errors_{errors}")),
+    ),
+    "51_scene_transfer": Kind(
+        "fine_tune_{fold}",
+        dataset="dcase2016",
+        frozen=("log_mel_statistics", "mfcc_statistics"),
+        probe="linear_probe_{fold}",
+        tags=(READINGS,),
+    ),
+    "74_diagnostic": Kind("diagnostic"),
 }
 
 
@@ -121,6 +155,8 @@ class Run:
         Slug of what is trained or tested; None for a chapter.
     also : tuple of pathlib.Path
         What it leaves beside its output that another run of the list needs.
+    beside : tuple of Corpus
+        Further audio it reads.
     """
 
     id: str
@@ -132,6 +168,12 @@ class Run:
     corpus: Corpus | None
     system: str | None = None
     also: tuple = ()
+    beside: tuple = ()
+
+    @property
+    def reads(self):
+        """All the audio it reads, as a tuple of Corpus."""
+        return (*((self.corpus,) if self.corpus else ()), *self.beside)
 
     @property
     def executed(self):
@@ -394,7 +436,7 @@ def _asked(words):
 
 def _check_audio(runs):
     """Real audio cannot be made: say at once what is missing."""
-    for dataset in sorted({run.corpus.dataset for run in runs if run.corpus and run.corpus.switch == "real"}):
+    for dataset in sorted({one.dataset for run in runs for one in run.reads if one.switch == "real"}):
         if not paths.raw(dataset).is_dir():
             raise FileNotFoundError(
                 f"{paths.raw(dataset)} is not there, and CORPUS=real reads it: get it with `pawlib fetch {dataset}` "
@@ -529,15 +571,23 @@ def _placed(notebook, values, given):
         identity = ".".join([*words, *([f"seed{values['seed']}"] if "seed" in values else [])])
         folder = paths.runs() / identity
         return Run(identity, notebook, given, folder, folder / FINISHED, (), corpus)
-    system = kind.system.format(**values)
+    system, encoder = kind.system.format(**values), values.get("encoder", results.NONE)
+    if kind.start and values[kind.start] != results.NONE:
+        system, encoder = values[kind.start], system
     frozen = system in kind.frozen or values.get("freeze") == "yes"
-    protocol = "linear_probe" if frozen else kind.protocol.format(**values)
-    encoder = values.get("encoder", results.NONE)
+    protocol = (kind.probe if frozen else kind.protocol).format(**values)
     identity = results.make_id(
         system, encoder, corpus.name, protocol, values["scale"], values["seed"], _tag(kind, values, encoder)
     )
     folder = paths.runs() / identity
-    return Run(identity, notebook, given, folder, folder / kind.output, (), corpus, system)
+    beside = tuple(_beside(name, values) for name in kind.beside)
+    return Run(identity, notebook, given, folder, folder / kind.output, (), corpus, system, beside=beside)
+
+
+def _beside(dataset, values):
+    """A further dataset: on the run's own switch, or on that of the parameter of its name."""
+    switch = values.get(dataset, "same")
+    return _corpus(dataset, values["corpus"] if switch == "same" else switch, values["scale"])
 
 
 def _corpus(dataset, switch, scale):
@@ -588,6 +638,7 @@ def _checkpoint(run, folders, name):
     if run.parameters.get("checkpoint"):
         return (Path(run.parameters["checkpoint"]),)
     _, _, _, encoder, *_, seed = run.id.replace(".seed", ".").split(".")
+    encoder = kind_of(run.notebook.stem).trunk or encoder
     corpus = _corpus("mtat", run.corpus.switch, run.corpus.scale)
     if run.system == TAGGER_START:
         tagger = tagger_of(encoder)
@@ -646,8 +697,7 @@ def _times(runs, n_shown=25):
     """Seconds of each stage, as Snakemake measured them when it was last run; of many only the sum."""
     files = {}
     for run in runs:
-        if run.corpus:
-            name = run.corpus.name
+        for name in (one.name for one in run.reads):
             files |= {f"{step} {name}": paths.runs() / f"{step}.{name}.tsv" for step in ("twin", "store")}
     files |= {run.id: run.seconds for run in runs}
     found = {}

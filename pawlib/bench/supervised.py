@@ -3,31 +3,26 @@
 What it asks of a model (every tagger and every encoder with a new head has it)
     model.sample_rate, model.n_samples     rate and length of the input
     model(wave (B, n_samples)) -> logits (B, n_labels)
+    model.n_channels, where it is 2        its waves are (B, 2, n_samples): the stereo scene networks
     model.settings                         what builds it again, for the checkpoint's card
 
 Tags are independent (sigmoid, binary cross-entropy); classes exclude each other (softmax, cross-entropy). scoring.py
 says how a whole track is answered for.
 
-A run is a list of stages, each with its optimiser, rate and patience; each begins with the best weights so far, by the
-validation score. What ends a stage is its number of epochs, or `patience` epochs without a better score.
-Before the first stage a pretrained network's new last layer can be set to a linear probe (`probe_first`): a random one
-sends random gradients into the encoder for as many steps as it takes to learn, and a short run has no more than those.
+The loop is that of training.py: stages, files, resuming. Before the first stage a pretrained network's new last layer
+can be set to a linear probe (`probe_first`): a random one sends random gradients into the encoder for as many steps as
+it takes to learn, and a short run has no more than those.
 
 Randomness. Songs come in passes, each in an order drawn from (seed, pass); a song's crop is drawn from (seed, pass,
-song), dropout from (seed, step): a run that was stopped and resumed ends in the same bits as one that was not.
-
-Files in the run's folder
-    checkpoint.safetensors, .json   the best weights and their card; there only when the run is finished
-    history.json                    one entry per finished epoch
-    last.safetensors, best.safetensors   where to go on after a stop; removed at the end
+song).
 
 Told in: notebooks/20_supervised_taggers.ipynb
 """
 
 import dataclasses
 import hashlib
+import itertools
 import math
-import time
 import types
 import warnings
 from pathlib import Path
@@ -35,36 +30,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pawlib import augment, checkpoints
-from pawlib.bench import costs, datasets, embed, loop, metrics, protocols, scoring, stats
-from pawlib.bench.files import write_json
+from pawlib import augment
+from pawlib.bench import costs, datasets, embed, loop, metrics, protocols, scoring, stats, training
+from pawlib.bench.training import Stage
 
 SELECTIONS = ("roc_auc", "pr_auc", "accuracy")
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One part of a training run.
-
-    Attributes
-    ----------
-    optimizer : "adam" | "sgd"
-        SGD with Nesterov momentum of 0.9.
-    learning_rate : float
-    n_epochs : int
-        At most so many.
-    patience : int
-        Epochs without a better validation score that end the stage.
-    plateau : int, optional
-        Epochs without a better score after which the rate is divided by ten.
-    """
-
-    optimizer: str
-    learning_rate: float
-    n_epochs: int
-    patience: int
-    plateau: int | None = None
-
 
 # Won 2020: Adam, then SGD ever slower, 200 epochs in all; the best weights are taken up again at every change.
 PUBLISHED = {
@@ -89,6 +59,26 @@ FINE_TUNING = {
     "valid_chunks": "cover",
     "probe_first": False,
 }
+# CP-ResNet's training (Koutini 2019): whole files, the rate falling in a straight line to 0, mixed pairs; the patience
+# is ours (reading R44), as is choosing on validation (R42).
+SCENE_FILES = {
+    "stages": (Stage("adam", 1e-4, 350, 70),),
+    "batch_size": 10,
+    "weight_decay": 0.0,
+    "select": "accuracy",
+    "valid_chunks": "cover",
+    "mixup": 0.3,
+    "falling_rate": True,
+}
+# Kong 2016: windows of a quarter of a second. An epoch is one window of every file, where the publication takes all.
+SCENE_WINDOWS = {
+    "stages": (Stage("adam", 1e-3, 100, 20),),
+    "batch_size": 100,
+    "weight_decay": 0.0,
+    "select": "accuracy",
+    "valid_chunks": "cover",
+    "steps_per_epoch": 500,
+}
 SCALES = {  # at small every network gets about the same multiply-accumulates, see `equal_work`
     "supervised": {
         "toy": {**PUBLISHED, "stages": (Stage("adam", 1e-3, 2, 2), Stage("sgd", 1e-3, 1, 1)), "batch_size": 4,
@@ -103,9 +93,23 @@ SCALES = {  # at small every network gets about the same multiply-accumulates, s
                   "valid_chunks": 3, "probe_first": True},
         "paper": FINE_TUNING,
     },
+    "scene_files": {
+        "toy": {**SCENE_FILES, "stages": (Stage("adam", 1e-3, 2, 2),), "batch_size": 4, "steps_per_epoch": 2,
+                "valid_chunks": 1},
+        "small": {**SCENE_FILES, "stages": (Stage("adam", 1e-3, 10, 5),)},
+        "paper": SCENE_FILES,
+    },
+    "scene_windows": {
+        "toy": {**SCENE_WINDOWS, "stages": (Stage("adam", 1e-3, 2, 2),), "batch_size": 16, "steps_per_epoch": 10,
+                "valid_chunks": 4},
+        "small": {**SCENE_WINDOWS, "stages": (Stage("adam", 1e-3, 10, 5),), "steps_per_epoch": 200,
+                  "valid_chunks": 16},
+        "paper": SCENE_WINDOWS,
+    },
 }  # fmt: skip
 SMALL_WORK = 5e12  # forward multiply-accumulates of a supervised run at small: about three minutes on 2 cores
 STEPS_AT_SMALL = (42, 600)
+SCENE_WORK = 2e12  # of a run on one fold of the scenes, of which a system has five
 
 
 def recipe(protocol, scale, **changes):
@@ -113,7 +117,8 @@ def recipe(protocol, scale, **changes):
 
     Parameters
     ----------
-    protocol : "supervised" | "fine_tune"
+    protocol : "supervised" | "fine_tune" | "scene_files" | "scene_windows"
+        The last two: scene networks that hear whole files, and those that hear short windows and vote.
     scale : "toy" | "small" | "paper"
     **changes
         Instead of the recipe's own.
@@ -154,7 +159,8 @@ def equal_work(model, stages, batch_size, work=SMALL_WORK, bounds=STEPS_AT_SMALL
     -------
     int
     """
-    macs = costs.count(model, torch.zeros(1, model.n_samples)).macs
+    wave = torch.zeros(1, model.n_samples)
+    macs = costs.count(model, wave if scoring.hears_mono(model) else wave.expand(1, 2, -1)).macs
     n_steps = min(max(work / (macs * batch_size), bounds[0]), bounds[1])
     return max(1, round(n_steps / sum(stage.n_epochs for stage in stages)))
 
@@ -174,6 +180,8 @@ def train(
     steps_per_epoch=None,
     valid_chunks="cover",
     probe_first=False,
+    mixup=0.0,
+    falling_rate=False,
     precision="auto",
     save_every_s=120.0,
     card=None,
@@ -209,6 +217,11 @@ def train(
     probe_first : bool
         Begin as `begin_with_probe` leaves the network; the history then has an epoch 0, and its weights are kept if no
         later ones are better.
+    mixup : float >= 0
+        Above 0, every wave is mixed with another of its batch, by a share drawn from Beta(mixup, mixup), and its label
+        with the other's (Zhang 2018); for classes only.
+    falling_rate : bool
+        The learning rate falls in a straight line from each stage's to 0 at the end of the stage.
     precision : "auto" | "32-true" | "bf16-mixed"
     save_every_s : float [s]
         How often last.safetensors is written within an epoch.
@@ -228,7 +241,8 @@ def train(
     ------
     ValueError
         Without training tracks; if the model has another number of outputs than there are labels; for an unknown
-        `select` or optimiser; if no validation label can be scored; if the folder holds another run's files.
+        `select` or optimiser, or mixed tags; if no validation label can be scored; if the folder holds another run's
+        files.
     FloatingPointError
         If the loss is not finite: it names step, songs and what came in; the best weights so far are kept.
 
@@ -241,6 +255,8 @@ def train(
     """
     tracks = corpus.splits.train if tracks is None else list(tracks)
     _check(model, corpus, tracks, select, stages)
+    if mixup < 0 or (mixup and not corpus.splits.single_label):
+        raise ValueError(f"mixup={mixup}: expected 0 or above, and above 0 for classes only, not for tags")
     batch_size = min(batch_size, len(tracks))
     steps_per_epoch = steps_per_epoch or math.ceil(len(tracks) / batch_size)
     start = hashlib.sha256()
@@ -260,30 +276,17 @@ def train(
         "select": select,
         "valid_chunks": valid_chunks,
         **({"probe_first": True} if probe_first else {}),
+        **({"mixup": mixup} if mixup else {}),
+        **({"falling_rate": True} if falling_rate else {}),
     }
     out = Path(out)
-    with loop.only_one_run(out):
-        history = loop.finished(out, identity)
-        if history is None:
-            if probe_first and not (out / "last.safetensors").is_file():
-                begin_with_probe(model, corpus, tracks, seed, batch_size)
-            run = _Run(loop.fabric(precision), model, corpus, tracks, out, identity, stages)
-            run.resume()
-            if probe_first and not run.history:
-                run.take_stock(report)
-            try:
-                with torch.random.fork_rng(devices=[]):
-                    complete = run.train(save_every_s, stop_after_steps, report)
-            except KeyboardInterrupt:
-                run.save_last()
-                report(f"stopped in epoch {run.epoch + 1}; run the same again to go on from step {run.step}")
-                raise
-            if not complete:
-                return run.history
-            run.finish(card or {})
-            history = run.history
-    checkpoints.load_weights(model, out / "checkpoint.safetensors")
-    return history
+
+    def make():
+        if probe_first and not (out / "last.safetensors").is_file():
+            begin_with_probe(model, corpus, tracks, seed, batch_size)
+        return _Run(model, corpus, tracks, out, identity, stages, precision)
+
+    return training.to_the_end(make, model, out, identity, card, save_every_s, stop_after_steps, report)
 
 
 def take_statistics(model, corpus, tracks, seed=0, batch_size=16, n_batches=50):
@@ -351,156 +354,70 @@ def begin_with_probe(model, corpus, tracks, seed=0, batch_size=16, n_batches=50)
     return probe
 
 
-class _Run:
-    """One training run: model and optimiser, where it stands, and what is kept on disk."""
+class _Run(training.Run):
+    """Labels of songs, from a crop of each."""
 
-    def __init__(self, fabric, model, corpus, tracks, out, identity, stages):
-        self.fabric, self.bare, self.corpus, self.tracks = fabric, model, corpus, tracks
-        self.out, self.identity, self.stages = out, identity, stages
+    def __init__(self, model, corpus, tracks, out, identity, stages, precision):
+        self.corpus, self.tracks, self.select = corpus, tracks, identity["select"]
         self.targets = torch.from_numpy(datasets.targets(tracks))
-        self.epoch, self.step, self.stage, self.history, self.sums = 0, 0, 0, [], {}
-        self.best, self.waited, self.rate = None, 0, stages[0].learning_rate
-        model.to(memory_format=torch.channels_last)
-        self._set_up()
+        super().__init__(model, out, identity, stages, identity["labels"], identity["max_epochs"], precision)
 
-    def train(self, save_every_s, stop_after_steps, report):
-        """Run to the end (True) or to the asked stop (False)."""
-        n_steps, here, saved = self.identity["steps_per_epoch"], 0, time.monotonic()
-        batches = loop.read_ahead(self._batches(self.step))
-        try:
-            while not self._is_over():
-                self.model.train()
-                for (songs, wave, target), waited in batches:
-                    self._one_step(songs, wave, target, waited)
-                    here += 1
-                    if stop_after_steps is not None and here >= stop_after_steps and self.step % n_steps:
-                        self.save_last()
-                        return False
-                    if self.step % n_steps == 0:
-                        break
-                    if time.monotonic() - saved > save_every_s:
-                        self.save_last()
-                        saved = time.monotonic()
-                self._end_epoch(report)
-                self.save_last()
-                saved = time.monotonic()
-                if stop_after_steps is not None and here >= stop_after_steps:
-                    return self._is_over()
-        finally:
-            batches.close()
-        return True
-
-    def _set_up(self):
-        """The optimiser of the stage."""
-        stage, decay = self.stages[self.stage], self.identity["weight_decay"]
-        if stage.optimizer == "adam":
-            optimizer = torch.optim.Adam(self.bare.parameters(), lr=self.rate, weight_decay=decay)
-        else:
-            optimizer = torch.optim.SGD(
-                self.bare.parameters(), lr=self.rate, momentum=0.9, nesterov=True, weight_decay=decay
-            )
-        self.model, self.optimizer = self.fabric.setup(self.bare, optimizer, move_to_device=True)
-
-    def _is_over(self):
-        return self.stage == len(self.stages) or self.epoch >= self.identity["max_epochs"]
-
-    def _batches(self, first_step):
-        """Batches without end: passes over the tracks, one after the other."""
-        n, size, seed = len(self.tracks), self.identity["batch_size"], self.identity["seed"]
-        step = first_step
-        orders = {}
-        while True:
-            places = [divmod(step * size + i, n) for i in range(size)]
-            for number in sorted({number for number, _ in places} - set(orders)):
-                generator = torch.Generator().manual_seed(augment.sample_key(seed, number))
-                orders = {k: v for k, v in orders.items() if k == number - 1}
-                orders[number] = torch.randperm(n, generator=generator).tolist()
-            indices = [(number, orders[number][place]) for number, place in places]
-            waves = [
-                loop.crop(
-                    self.corpus.store, self.tracks[i].id, self.bare.sample_rate, self.bare.n_samples,
-                    augment.sample_key(seed, number, i),
-                )
-                for number, i in indices
-            ]  # fmt: skip
-            rows = [i for _, i in indices]
-            yield [self.tracks[i].id for i in rows], torch.from_numpy(np.stack(waves)), self.targets[rows]
-            step += 1
-
-    def _one_step(self, songs, wave, target, waited):
-        began = time.perf_counter()
-        torch.manual_seed(augment.sample_key(self.identity["seed"], self.step))  # dropout
-        device = self.fabric.device
-        logits = self.model(wave.to(device, non_blocking=True)).float()
-        loss = protocols.loss_of(logits, target.to(device), self.corpus.splits.single_label)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}, songs "
-                f"{', '.join(songs[:4])}..., samples from {wave.min():.3g} to {wave.max():.3g}: is one of them "
-                "damaged, or the learning rate too high? "
-                f"{self.out} keeps the last good state (last.safetensors) and the best (best.safetensors)"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        self.optimizer.step()
-        self.step += 1
-        working = time.perf_counter() - began
-        for name, value in {"loss": loss.item(), "waiting_s": waited, "working_s": working}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def take_stock(self, report):
-        """Epoch 0: what the network is worth before its first step."""
-        valid = self._validate()
+    def begin(self, report):
+        """Epoch 0, after `begin_with_probe`: what the network is worth before its first step."""
+        if not self.identity.get("probe_first"):
+            return
+        valid, name = self._validate(), f"valid_{self.select}"
         self.best = {"score": valid, "epoch": 0}
-        name = f"valid_{self.identity['select']}"
         self.history.append({"epoch": 0, "stage": 0, "optimizer": "linear probe", "learning_rate": 0.0, name: valid})
         loop.save_state(self.out / "best.safetensors", self.bare, None, self.best)
         self.save_last()
-        report(f"epoch 0, linear probe, {name.replace('_', ' ')} {valid:.3f}")
+        report(f"epoch 0, linear probe, valid {self.said} {valid:.3f}")
 
-    def _end_epoch(self, report):
-        """Score the validation tracks, keep the best, change rate or stage where nothing gets better."""
+    def _batches(self, first_step):
+        """Batches without end: passes over the tracks, one after the other."""
+        size, seed = self.identity["batch_size"], self.identity["seed"]
+        passes, mono = training.Passes(len(self.tracks), seed), scoring.hears_mono(self.bare)
+        for step in itertools.count(first_step):
+            places = [passes.at(step * size + i) for i in range(size)]
+            waves = [
+                loop.crop(
+                    self.corpus.store, self.tracks[i].id, self.bare.sample_rate, self.bare.n_samples,
+                    augment.sample_key(seed, number, i), mono,
+                )
+                for number, i in places
+            ]  # fmt: skip
+            rows = [i for _, i in places]
+            yield [self.tracks[i].id for i in rows], torch.from_numpy(np.stack(waves)), self.targets[rows]
+
+    def _loss(self, batch):
+        _, wave, target = batch
+        device, single = self.fabric.device, self.corpus.splits.single_label
+        wave, target = wave.to(device, non_blocking=True), target.to(device)
+        if self.identity.get("falling_rate"):
+            self._let_the_rate_fall()
+        if not self.identity.get("mixup"):
+            return protocols.loss_of(self.model(wave).float(), target, single)
+        share = torch.distributions.Beta(*[self.identity["mixup"]] * 2).sample()  # from (seed, step)
+        other = torch.randperm(len(wave))
+        logits = self.model(share * wave + (1 - share) * wave[other]).float()
+        losses = [protocols.loss_of(logits, one, single) for one in (target, target[other])]
+        return share * losses[0] + (1 - share) * losses[1]
+
+    def _let_the_rate_fall(self):
+        """In a straight line over the stage; where the stage began follows from the epochs before it."""
         stage, n_steps = self.stages[self.stage], self.identity["steps_per_epoch"]
-        valid = self._validate()
-        waiting, working = self.sums["waiting_s"], self.sums["working_s"]
-        self.epoch += 1
-        entry = {
-            "epoch": self.epoch,
-            "stage": self.stage + 1,
-            "optimizer": stage.optimizer,
-            "learning_rate": self.rate,
-            "loss": self.sums["loss"] / n_steps,
-            f"valid_{self.identity['select']}": valid,
-            "songs_per_s": n_steps * self.identity["batch_size"] / (waiting + working),
-            "waiting_share": waiting / (waiting + working),
-        }
-        self.history.append(entry)
-        self.sums = {}
-        if self.best is None or valid > self.best["score"]:
-            self.best, self.waited = {"score": valid, "epoch": self.epoch}, 0
-            loop.save_state(self.out / "best.safetensors", self.bare, None, self.best)
-        else:
-            self.waited += 1
-            if stage.plateau and self.waited % stage.plateau == 0:
-                self.rate *= 0.1
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.rate
-        write_json(self.out / "history.json", self.history)
-        report(_line(entry, self.identity, self.best))
-        in_stage = sum(one["stage"] == self.stage + 1 for one in self.history)
-        if in_stage >= stage.n_epochs or self.waited >= stage.patience:
-            self._next_stage()
+        before = sum(entry["stage"] not in (0, self.stage + 1) for entry in self.history)
+        self._set_rate(stage.learning_rate * (1 - (self.step - before * n_steps) / (stage.n_epochs * n_steps)))
 
-    def _next_stage(self):
-        self.stage += 1
-        if self.stage == len(self.stages):
-            return
-        self._take_best()
-        self.waited, self.rate = 0, self.stages[self.stage].learning_rate
-        self._set_up()
+    def _told(self, batch):
+        songs, wave, _ = batch
+        return (
+            f"songs {', '.join(songs[:4])}..., samples from {wave.min():.3g} to {wave.max():.3g}: is one of them "
+            "damaged, or the learning rate too high?"
+        )
 
     def _validate(self):
-        splits, select = self.corpus.splits, self.identity["select"]
+        splits, select = self.corpus.splits, self.select
         what = f"validation, epoch {self.epoch + 1}"
         scored = scoring.score(
             self.bare, self.corpus.store, splits.valid, splits.single_label, self.identity["valid_chunks"], what=what
@@ -516,44 +433,6 @@ class _Run:
             )
         return value
 
-    def _take_best(self):
-        _, tensors = loop.read_state(self.out / "best.safetensors")
-        loop.restore(tensors, self.bare)
-
-    def save_last(self):
-        """Write everything that a later call needs to go on."""
-        if self.stage == len(self.stages):
-            return
-        names = ("identity", "epoch", "step", "stage", "history", "sums", "best", "waited", "rate")
-        told = {name: getattr(self, name) for name in names}
-        loop.save_state(self.out / "last.safetensors", self.bare, self.optimizer, told)
-
-    def resume(self):
-        """Go on from last.safetensors where there is one of this very run."""
-        kept = loop.read_state(self.out / "last.safetensors")
-        if kept is None:
-            return
-        told, tensors = kept
-        loop.same_run(told["identity"], self.identity, self.out / "last.safetensors")
-        for name in ("epoch", "step", "stage", "history", "sums", "best", "waited", "rate"):
-            setattr(self, name, told[name])
-        self._set_up()
-        loop.restore(tensors, self.bare, self.optimizer)
-
-    def finish(self, card):
-        """Write the best weights with their card, remove what was only for resuming."""
-        self._take_best()
-        card = {
-            **card,
-            "labels": self.identity["labels"],
-            "training": self.identity,
-            "metrics": {f"valid_{self.identity['select']}": self.best["score"], "best_epoch": self.best["epoch"]},
-            "machine": loop.machine(self.fabric.device),
-        }
-        checkpoints.save(self.bare, self.out / "checkpoint.safetensors", "tagger", card)
-        for name in ("last.safetensors", "best.safetensors"):
-            (self.out / name).unlink(missing_ok=True)
-
 
 def _check(model, corpus, tracks, select, stages):
     """What would otherwise fail after an hour."""
@@ -563,7 +442,7 @@ def _check(model, corpus, tracks, select, stages):
     if select not in SELECTIONS or (select == "accuracy" and not splits.single_label):
         raise ValueError(f"select={select!r} is unknown, expected one of {SELECTIONS} (accuracy for classes only)")
     for stage in stages:
-        if stage.optimizer not in ("adam", "sgd"):
+        if stage.optimizer not in training.OPTIMISERS:
             raise ValueError(f'optimizer={stage.optimizer!r} is unknown, expected "adam" or "sgd"')
     n_outputs = model.settings.get("n_classes")
     if n_outputs is not None and n_outputs != len(splits.labels):
@@ -574,12 +453,3 @@ def _check(model, corpus, tracks, select, stages):
     missing = datasets.unheard(tracks, splits.labels)
     if missing:
         warnings.warn(f"{len(missing)} labels have no positive training track: {', '.join(missing)}", stacklevel=3)
-
-
-def _line(entry, identity, best):
-    name = f"valid_{identity['select']}"
-    return (
-        f"epoch {entry['epoch']}/{identity['max_epochs']}, {entry['optimizer']} {entry['learning_rate']:.0e}, "
-        f"loss {entry['loss']:.4f}, {name.replace('_', ' ')} {entry[name]:.3f} (best {best['score']:.3f}), "
-        f"{entry['songs_per_s']:.1f} songs/s, waiting {entry['waiting_share']:.1%}"
-    )

@@ -10,17 +10,25 @@ Conventions
     A cell of ours is mean and deviation over seeds. **Bold** is the best and _underlined_ the second, where the paper's
     table marks them and among the lines that it compares; what rounds to the same printed number shares the mark.
 
-Told in: notebooks/61_table1.ipynb, 62_table2.ipynb, 63_table3.ipynb
+Told in: notebooks/61_table1.ipynb, 62_table2.ipynb, 63_table3.ipynb, 64_table4.ipynb
 """
 
 import dataclasses
+import math
 import re
 import statistics
 import unicodedata
 
 from pawlib.bench import results
 
-METRIC_NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "accuracy": "Accuracy"}
+METRIC_NAMES = {
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "accuracy": "Accuracy",
+    "map": "MAP",
+    "p10": "P@10",
+    "mr1": "MR1",
+}
 OURS = "Not in the paper's table"
 DASH = "-"
 BOLD, UNDERLINED = "bold", "underlined"
@@ -78,6 +86,10 @@ class Layout:
     said : dict {family: words behind the name of a system that the paper lacks}
     split : str or None
         Whose rows it shows where nothing else is asked; None for any.
+    unit : str
+        Behind the title.
+    stand_in : str
+        What a reader must know of the dataset's stand-in.
     """
 
     number: int
@@ -89,16 +101,24 @@ class Layout:
     underlined: bool = False
     said: dict = dataclasses.field(default_factory=dict)
     split: str | None = "all"
+    unit: str = "percent"
+    stand_in: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of the paper: its name in data/paper and in records, what is measured, and under which protocols."""
+    """A column of the paper: its name in data/paper and in records, what is measured, and under which protocols.
+
+    dataset : where it is measured, if not on the table's own dataset; a row then has both.
+    rank    : a number of which less is better, printed as it is.
+    """
 
     key: str
     name: str
     metric: str
     protocols: tuple
+    dataset: str = ""
+    rank: bool = False
 
 
 # Rows made before intervals were centred (bench/stats.py) do not say how theirs were made; published rows are kept.
@@ -122,6 +142,28 @@ _TABLE3 = Layout(
     ranked=("Supervised", "Supervised fine-tuning", "Self-supervised fine-tuning"), underlined=True,
     said={"linear_probe": " (frozen)"}, split=None,
 )  # fmt: skip
+
+_TABLE4 = Layout(
+    4, "cover songs", "shs100k", {"cover": "cover"}, {"Supervised": "cover", "FCN-4 on CQT-Net": "cover"},
+    ranked=("Supervised", "FCN-4 on CQT-Net"), split=None, unit="percent; MR1 is a rank, less is better",
+)  # fmt: skip
+
+_FOLDS = ("fold1", "fold2", "fold3", "fold4")
+_SCENE_FAMILIES = ("supervised", "fine_tune", "linear_probe")
+
+
+def _scenes(number, title, parts):
+    """The layout of Tables 5 and 6, whose rows say in their protocol what they were tested on: fine_tune_fold1."""
+    return Layout(
+        number, title, "dcase2016", {f"{family}_{part}": family for part in parts for family in _SCENE_FAMILIES},
+        {"Supervised": "supervised", "FCN-4": "fine_tune", "Self-supervised": "fine_tune"},
+        ranked=("Supervised", "FCN-4", "Self-supervised"), underlined=True, said={"linear_probe": " (frozen)"},
+        split=None, stand_in="The scenes of the twin are synthetic: noise, resonances and timed events, no recordings.",
+    )  # fmt: skip
+
+
+_TABLE5 = _scenes(5, "acoustic scenes, four folds", (*_FOLDS, "average"))
+_TABLE6 = _scenes(6, "acoustic scenes, evaluation set", ("evaluation",))
 
 
 def table1(rows, metrics=("roc_auc", "pr_auc"), split=_TABLE1.split, only_ours=False):
@@ -179,8 +221,64 @@ def table3(rows, metrics=("accuracy", "roc_auc", "pr_auc"), split=_TABLE3.split,
     return _table(_TABLE3, columns, rows, split, only_ours)
 
 
-NUMBERED = {1: table1, 2: table2, 3: table3}
-_LAYOUTS = {1: _TABLE1, 2: _TABLE2, 3: _TABLE3}
+def table4(rows, metrics=("map", "p10"), tests=("shs100k", "covers80"), split=_TABLE4.split, only_ours=False):
+    """Table 4: cover songs of SHS100K-SUB's test list and of Covers80, found by one and the same trained system.
+
+    A row has the numbers of both tests: those of Covers80 as "covers80_<metric>". Columns and keys of the records are
+    those of data/paper: "shs100k_sub_<metric>" and "covers80_<metric>". Otherwise as `table1`.
+
+    Parameters
+    ----------
+    rows, split, only_ours
+        As `table1`.
+    metrics : sequence of "map" | "p10" | "mr1"
+    tests : sequence of "shs100k" | "covers80"
+
+    Told in: notebooks/64_table4.ipynb
+    """
+    columns = [
+        Column("shs100k_sub_" + metric, _name(metric) + ", SHS100K", metric, ("cover",), rank=metric == "mr1")
+        if test == "shs100k" else
+        Column("covers80_" + metric, _name(metric) + ", Covers80", f"covers80_{metric}", ("cover",), "covers80",
+               rank=metric == "mr1")
+        for test in tests for metric in metrics
+    ]  # fmt: skip
+    return _table(_TABLE4, columns, rows, split, only_ours)
+
+
+def table5(rows, parts=("average", *_FOLDS), metrics=("accuracy", "class_mean"), split=None, only_ours=False):
+    """Table 5: acoustic scenes, the four folds of the development set and their average; otherwise as `table1`.
+
+    Columns and keys of the records are the parts, e.g. "fold1", and "class_mean", the mean over classes averaged over
+    folds as the challenge's own script has it; the paper prints file-wise accuracy alone. An average is formed where a
+    seed has a row of every fold; its cell's "ids" are those of the folds.
+
+    Parameters
+    ----------
+    rows, split, only_ours
+        As `table1`.
+    parts : sequence of "average" | "fold1" .. "fold4"
+    metrics : sequence of "accuracy" | "class_mean"
+
+    Told in: notebooks/65_table5.ipynb
+    """
+    columns = [Column(part, part.replace("fold", "fold "), "accuracy", _under(part)) for part in parts]
+    if "class_mean" in metrics and "average" in parts:
+        columns.insert(1, Column("class_mean", "class mean", "class_mean", _under("average")))
+    return _table(_TABLE5, columns, [*rows, *_averages(rows)], split, only_ours)
+
+
+def table6(rows, split=None, only_ours=False):
+    """Table 6: acoustic scenes, trained on the development set, tested on the evaluation set; otherwise as `table1`.
+
+    Told in: notebooks/66_table6.ipynb
+    """
+    column = Column("evaluation", "Accuracy", "accuracy", _under("evaluation"))
+    return _table(_TABLE6, [column], rows, split, only_ours)
+
+
+NUMBERED = {1: table1, 2: table2, 3: table3, 4: table4, 5: table5, 6: table6}
+_LAYOUTS = {1: _TABLE1, 2: _TABLE2, 3: _TABLE3, 4: _TABLE4, 5: _TABLE5, 6: _TABLE6}
 
 
 def of(rows):
@@ -257,6 +355,13 @@ def percent(fraction, sign=False):
     return f"{100 * fraction:+.1f}" if sign else f"{100 * fraction:.1f}"
 
 
+def rank(number, sign=False):
+    """A mean rank with two decimals; with `sign` a difference. A dash for None."""
+    if number is None:
+        return DASH
+    return f"{number:+.2f}" if sign else f"{number:.2f}"
+
+
 _LEGEND = "Ours: mean ± deviation over seeds (number of seeds); with one seed [95 % interval over test tracks]."
 
 
@@ -268,7 +373,7 @@ def _table(layout, columns, rows, split, only_ours):
     used = [one for one in rows if _belongs(one, layout, split)]
     real = (layout.dataset, "paper")
     others = {_corpus_name(corpus): corpus for corpus in sorted({_corpus(one) for one in used} - {real})}
-    printed = [_paper_line(entry, layout, columns) for entry in results.paper(layout.number)]
+    printed = [_paper_line(entry, layout, columns) for entry in _paper(layout)]
     records = []
     for line in [*printed, *_lines_of_ours(used, printed, layout)]:
         mine = [one for one in used if _fits(one, line, layout)]
@@ -276,12 +381,50 @@ def _table(layout, columns, rows, split, only_ours):
             continue
         record = {key: value for key, value in line.items() if key != "printed"}
         for column in columns:
-            record[column.key] = _cells(mine, line["printed"].get(column.key), column, real, others)
+            record[column.key] = _cells(mine, line["printed"].get(column.key), column, real, others, layout)
         records.append(record)
     for column in columns:
-        for place in ("ours", *others):
-            _mark(records, column.key, place, layout)
+        for place in _places(column, others, layout):
+            _mark(records, column, place, layout)
     return _text(layout, columns, records, list(others))
+
+
+def _paper(layout):
+    """The paper's lines: as they stand, but for the scenes one per method, its columns by the part that is tested."""
+    if layout.number not in (5, 6):
+        return results.paper(layout.number)
+    found = {}
+    for one in results.paper(layout.number):
+        backbone = one["backbone_slug"].replace("fcn_4", "FCN-4") or DASH
+        entry = found.setdefault((one["group"], one["method"]), {**one, "backbone": backbone})
+        part = one.get("folder", "evaluation").replace("folder", "fold")
+        entry |= {part: one["accuracy"], f"{part}_mark": one["accuracy_mark"]}
+    groups = list(layout.groups)
+    return sorted(found.values(), key=lambda entry: groups.index(entry["group"]))
+
+
+def _under(part):
+    """Protocols of rows that were tested on a part of the scenes."""
+    return tuple(f"{family}_{part}" for family in _SCENE_FAMILIES)
+
+
+def _averages(rows):
+    """A row for every system and seed that has one of each fold: the plain mean of its scores."""
+    kinds = {}
+    for one in rows:
+        family, _, part = one["protocol"].rpartition("_")
+        if part in _FOLDS and family in _SCENE_FAMILIES:
+            key = (family, *(one[name] for name in ("system", "backbone", "dataset", "scale", "seed", "tag")))
+            kinds.setdefault(key, {}).setdefault(part, []).append(one)
+    found = []
+    for (family, *_), parts in kinds.items():
+        if set(parts) == set(_FOLDS) and all(len(some) == 1 for some in parts.values()):
+            folds = [parts[fold][0] for fold in _FOLDS]
+            scores = {name: [one["metrics"].get(name) for one in folds] for name in ("accuracy", "class_mean")}
+            means = {name: statistics.fmean(four) for name, four in scores.items() if None not in four}
+            made = {"protocol": f"{family}_average", "metrics": means, "ids": [one["id"] for one in folds]}
+            found.append(folds[0] | made)
+    return found
 
 
 def _belongs(one, layout, split):
@@ -318,22 +461,30 @@ def _fits(one, line, layout):
     return same and (not line["backbone_slug"] or one["backbone"] == line["backbone_slug"])
 
 
-def _cells(mine, printed, column, real, others):
+def _places(column, others, layout):
+    """Names of what stands in our columns: "ours" and every other corpus, by the dataset that the column tests."""
+    tested = column.dataset or layout.dataset
+    return ["ours", *(name.replace(layout.dataset, tested, 1) for name in others)]
+
+
+def _cells(mine, printed, column, real, others, layout):
     """What stands under one column in one line: the paper's number, ours, the difference, and the other corpora."""
     mine = [one for one in mine if one["protocol"] in column.protocols]
     ours = _cell(mine, real, column.metric)
     difference = ours["mean"] - printed if ours and printed is not None else None
     cells = {"paper": printed, "ours": ours, "difference": difference}
-    return cells | {name: _cell(mine, corpus, column.metric) for name, corpus in others.items()}
+    places = zip(_places(column, others, layout)[1:], others.values(), strict=True)
+    return cells | {name: _cell(mine, corpus, column.metric) for name, corpus in places}
 
 
-def _mark(records, key, place, layout):
+def _mark(records, column, place, layout):
     """Best and second among the ranked lines that have a number in this column, if there are two to compare."""
+    key = column.key
     ranked = [one for one in records if one["group"] in layout.ranked and one[key][place]]
-    order = sorted({_printed(one[key][place]) for one in ranked}, reverse=True)
+    order = sorted({_printed(one[key][place], column) for one in ranked}, reverse=not column.rank)
     marks = dict(zip(order, (BOLD, UNDERLINED if layout.underlined else ""), strict=False)) if len(ranked) > 1 else {}
     for one in ranked:
-        one["marks"][key][place] = marks.get(_printed(one[key][place]), "")
+        one["marks"][key][place] = marks.get(_printed(one[key][place], column), "")
 
 
 def _text(layout, columns, records, others):
@@ -341,23 +492,23 @@ def _text(layout, columns, records, others):
     heads = ["Method", "Backbone"]
     for column in columns:
         known = any(one[column.key]["paper"] is not None for one in records)
-        heads += [f"{column.name} paper", f"ours on {layout.dataset}", "difference", *others] if known else [
-            f"{column.name} ours on {layout.dataset}", *others
-        ]  # fmt: skip
+        ours, *rest = f"ours on {column.dataset or layout.dataset}", *_places(column, others, layout)[1:]
+        heads += [f"{column.name} paper", ours, "difference", *rest] if known else [f"{column.name} {ours}", *rest]
     lines, group = [], None
     for one in records:
         if one["group"] != group:
             group = one["group"]
             lines.append([f"{group}:"] + [""] * (len(heads) - 1))
-        line = [one["method"], one["backbone"]]
+        line = [one["method"], one["backbone"] or DASH]
         for column in columns:
             cell, marks = one[column.key], one["marks"].get(column.key, {})
-            paper = _marked(percent(cell["paper"]), marks.get("paper"))
-            ours = [_shown(cell[place], marks.get(place)) for place in ("ours", *others)]
+            number = rank if column.rank else percent
+            paper = _marked(number(cell["paper"]), marks.get("paper"))
+            ours = [_shown(cell[place], marks.get(place), number) for place in _places(column, others, layout)]
             known = any(other[column.key]["paper"] is not None for other in records)
-            line += [paper, ours[0], percent(cell["difference"], sign=True), *ours[1:]] if known else ours
+            line += [paper, ours[0], number(cell["difference"], sign=True), *ours[1:]] if known else ours
         lines.append(line)
-    title = f"Table {layout.number}: {layout.title} (percent)"
+    title = f"Table {layout.number}: {layout.title} ({layout.unit})"
     names = {column.key: column.name for column in columns}
     return Table(title, heads, lines, records, _notes(layout, columns, records, others), names)
 
@@ -372,30 +523,31 @@ def _notes(layout, columns, records, others):
         f"**best**{second}: among {among}, in each column alone; systems not in the paper are not ranked.",
     ]
     if others:
-        notes.append(f"{', '.join(others)}: another test than the paper's column; compare only within that column.")
-    cells = [one[column.key][place] for one in records for column in columns for place in ("ours", *others)]
+        named = dict.fromkeys(name for column in columns for name in _places(column, others, layout)[1:])
+        notes.append(f"{', '.join(named)}: another test than the paper's column; compare only within that column.")
+        notes += [layout.stand_in] if layout.stand_in else []
+    cells = [one[c.key][place] for one in records for c in columns for place in _places(c, others, layout)]
     if any(cell and cell["plain"] for cell in cells):
         notes.append(_PLAIN)
     for column in columns:
-        for place in ("ours", *others):
+        for place in _places(column, others, layout):
             notes += _controls_ahead(column, place, records, layout)
     return notes
 
 
 def _controls_ahead(column, place, records, layout):
     """A sentence where a control reaches what the best ranked line reaches, so that bold type does not hide it."""
-    best = [
-        _printed(one[column.key][place]) for one in records if one["group"] in layout.ranked and one[column.key][place]
-    ]
-    ahead = [
-        one for one in records
-        if best and one["group"] == OURS and one[column.key][place] and _printed(one[column.key][place]) >= max(best)
-    ]  # fmt: skip
+    sign, number, form = (-1, rank, "{:.2f}") if column.rank else (1, percent, "{:.1f}")  # less or more is better
+    having = [one for one in records if one[column.key][place]]
+    found = [(sign * _printed(one[column.key][place], column), one) for one in having]
+    best = max((value for value, one in found if one["group"] in layout.ranked), default=math.inf)
+    ahead = [one for value, one in found if one["group"] == OURS and value >= best]
     if not ahead:
         return []
-    where = f"ours on {layout.dataset}" if place == "ours" else place
-    named = ", ".join(f"{one['method']} {one['backbone']} {percent(one[column.key][place]['mean'])}" for one in ahead)
-    return [f"{column.name}, {where}: not below the best ranked line ({max(best):.1f}): {named}."]
+    where = f"ours on {column.dataset or layout.dataset}" if place == "ours" else place
+    named = ", ".join(f"{one['method']} {one['backbone']} {number(one[column.key][place]['mean'])}" for one in ahead)
+    worse = "above" if column.rank else "below"
+    return [f"{column.name}, {where}: not {worse} the best ranked line ({form.format(sign * best)}): {named}."]
 
 
 def _name(metric):
@@ -437,24 +589,24 @@ def _summary(rows, where, metric):
         "sd": statistics.stdev(values) if len(values) > 1 else None,
         "k": len(values),
         "interval": where(rows[0]).get(f"{metric}_interval") if len(rows) == 1 else None,
-        "ids": [one["id"] for one in rows],
+        "ids": [name for one in rows for name in one.get("ids", [one["id"]])],
         "plain": metric.startswith("pr_auc") and len(rows) == 1 and "intervals" not in rows[0]["settings"],
     }
 
 
-def _printed(cell):
+def _printed(cell, column):
     """The mean as it is printed: what looks the same is the same."""
-    return float(percent(cell["mean"]))
+    return float((rank if column.rank else percent)(cell["mean"]))
 
 
-def _shown(cell, mark=""):
+def _shown(cell, mark="", number=percent):
     """89.4 ± 0.3 (5), or 89.4 [88.1, 90.6] (1)."""
     if cell is None:
         return DASH
-    spread = f" ± {percent(cell['sd'])}" if cell["sd"] is not None else ""
+    spread = f" ± {number(cell['sd'])}" if cell["sd"] is not None else ""
     if cell["interval"]:
-        spread = f" [{percent(cell['interval'][0])}, {percent(cell['interval'][1])}]"
-    return f"{_marked(percent(cell['mean']), mark)}{spread} ({cell['k']})"
+        spread = f" [{number(cell['interval'][0])}, {number(cell['interval'][1])}]"
+    return f"{_marked(number(cell['mean']), mark)}{spread} ({cell['k']})"
 
 
 def _marked(text, mark):

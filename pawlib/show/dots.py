@@ -1,6 +1,6 @@
 """A table of the paper as a picture: a dot per system with its interval, a panel per corpus, a colour per group.
 
-Told in: notebooks/61_table1.ipynb, 62_table2.ipynb, 63_table3.ipynb
+Told in: notebooks/61_table1.ipynb, 62_table2.ipynb, 63_table3.ipynb, 64_table4.ipynb
 """
 
 from pawlib.show import figures
@@ -68,5 +68,5 @@ def _has(record, found):
 
 def _name(record):
     """What stands beside a dot: a system, and the encoder where it could be another."""
-    alone = record["backbone_slug"] in ("", "none")
+    alone = record["backbone_slug"] in ("", "none") or not record["backbone"]
     return record["method"] if alone else f"{record['method']}, {record['backbone']}"

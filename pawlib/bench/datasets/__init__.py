@@ -2,6 +2,8 @@
 
     mtat      MagnaTagATune, real or its twin: 50 tags
     gtzan     GTZAN, real or its twin: one of 10 genres
+    shs100k   SHS100K-SUB and SHS100K2, or the twin: recordings and the song they are of
+    covers80  Covers80, or its twin: 80 songs in two recordings each
     folder    anybody's own audio, no targets
 
 Every reader gives `Splits` of `Track`; nothing is decoded here, so that 25,863 clips are read in about a second.

@@ -8,6 +8,10 @@
     making      seeded draws, and rendering in parallel, each track within a limit; all makers share it
     mtat        the MTAT twin: `plan(size, seed)` says what each track will be, `make(root, ...)` renders it
     gtzan       the GTZAN twin, likewise: pairs of tunes of ten kinds
+    dcase2016   the twin of the acoustic scenes, synthetic: no score, its sounds are painted by `textures`
+    covers      the twins of both collections of cover songs: works in several settings           covers-v1.csv
+                chosen by covers_table; layouts in covers80 and shs100k
+    soundfont   a sound font with its root keys where the synthesiser reads them: in tune
     freeze      cheap baselines, on which a generator is frozen
 
 A twin is a named, versioned benchmark: generator version, seed, frozen works, licence card, baseline scores. Numbers

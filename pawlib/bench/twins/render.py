@@ -36,7 +36,7 @@ def sound_font():
     return path
 
 
-def render(notes, n_samples, sample_rate=SAMPLE_RATE):
+def render(notes, n_samples, sample_rate=SAMPLE_RATE, font=None):
     """Play timed notes.
 
     Parameters
@@ -46,6 +46,8 @@ def render(notes, n_samples, sample_rate=SAMPLE_RATE):
         Length of the result; what would sound after it is not played.
     sample_rate : int [Hz]
         Of the result; it is played at the first multiple that is PLAYED_HZ or more.
+    font : path-like, optional
+        A sound font; `sound_font()` if not given, in which many programs are out of tune: see twins.soundfont.
 
     Returns
     -------
@@ -72,7 +74,7 @@ def render(notes, n_samples, sample_rate=SAMPLE_RATE):
         for start_s, length_s, pitch, velocity in sorted(rows):
             track.notes.append(symusic.Note(start_s, length_s, int(pitch), int(velocity), ttype="second"))
         score.tracks.append(track)
-    played = np.asarray(_synthesizer(sample_rate * oversampling).render(score, stereo=False), dtype=np.float32)
+    played = np.asarray(_synthesizer(sample_rate * oversampling, font).render(score, stereo=False), dtype=np.float32)
     audio = played[0, : n_samples * oversampling]
     audio = scipy.signal.resample_poly(audio, 1, oversampling).astype(np.float32)
     audio = np.pad(audio[:n_samples], (0, max(0, n_samples - len(audio))))
@@ -82,8 +84,8 @@ def render(notes, n_samples, sample_rate=SAMPLE_RATE):
     return audio
 
 
-def _synthesizer(played_hz):
+def _synthesizer(played_hz, font=None):
     """A new synthesiser for every clip: what one of them has played before changes how some instruments sound."""
     import symusic
 
-    return symusic.Synthesizer(sf_path=str(sound_font()), sample_rate=played_hz, quality=0)
+    return symusic.Synthesizer(sf_path=str(font or sound_font()), sample_rate=played_hz, quality=0)

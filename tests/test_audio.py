@@ -114,6 +114,15 @@ def test_blocks_and_whole_files_are_refused_for_the_same_reason(tmp_path, monkey
     assert at_once.value.reason == in_blocks.value.reason
 
 
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 8, 12])
+def test_mixing_down_is_the_mean_over_channels_and_a_copy(n_channels):
+    frames = np.random.default_rng(0).standard_normal((50, n_channels)).astype(np.float32)
+    mono = audio.mixed_down(frames)
+    assert mono.dtype == np.float32 and mono.shape == (50,) and not np.shares_memory(mono, frames)
+    np.testing.assert_allclose(mono, frames.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(audio.mixed_down(frames.T.copy().T), mono, atol=0)
+
+
 def test_what_the_end_shows_is_raised_after_the_last_block(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "BLOCK_FRAMES", 4_096)
     heard = []

@@ -151,6 +151,18 @@ def test_files_are_answered_by_all_their_windows():
 # --- spans ---
 
 
+def test_vote_shares_are_counts_and_one_more_window_of_probability():
+    scores = torch.tensor([[9.0, 0, 0], [0, 1, 0], [0, 1, 0]])
+    mean = scores.double().softmax(dim=1).mean(dim=0).numpy()
+    assert np.allclose(scenes.vote_shares(scores), (np.array([1, 2, 0]) + mean) / 4)
+    rng = torch.Generator().manual_seed(0)
+    for n_windows in (1, 2, 3, 4, 7):  # small numbers tie often
+        for _ in range(50):
+            some = torch.randn(n_windows, 4, generator=rng) * 3
+            shares = scenes.vote_shares(some)
+            assert shares.argmax() == scenes.majority_vote(some) and shares.sum() == pytest.approx(1)
+
+
 def test_a_store_without_spans_reads_what_remains_by_hand():
     store = FakeStore({"a": np.arange(20), "b": np.arange(5)}, 10)
     view = scenes.WithoutSpans(store, [track("a", cut=((0.2, 0.4), (0.95, 1.2), (1.8, 9.0))), track("b")])

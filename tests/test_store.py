@@ -399,3 +399,17 @@ def test_two_prepares_at_once_do_each_track_once(tmp_path):
     assert [run.returncode for run in runs] == [0, 0] and [out.strip() for out, _ in told] == ["8", "8"]
     assert sorted((tmp_path / "log").read_text().split()) == [f"{i:03}.wav" for i in range(8)]
     assert sum("another process is preparing this store; waiting" in err for _, err in told) == 1
+
+
+@pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT"])
+def test_a_quiet_recording_of_more_than_16_bits_keeps_16_of_its_own(tmp_path, subtype):
+    wave = 0.003 * noise(0, 4410, n_channels=2)  # about -56 dB at its peak
+    soundfile.write(tmp_path / "quiet.wav", wave, 44_100, subtype=subtype)
+    made = store.prepare([track(tmp_path / "quiet.wav", "quiet")], tmp_path / "store", n_workers=0)
+    heard = soundfile.read(tmp_path / "quiet.wav", dtype="float32")[0].T
+    assert np.abs(made.read("quiet", mono=False) - heard).max() <= 0.51 * np.abs(heard).max() / 32767
+    soundfile.write(tmp_path / "plain.wav", wave, 44_100, subtype="PCM_16")
+    made = store.prepare([track(tmp_path / "plain.wav", "plain")], tmp_path / "other", n_workers=0)
+    assert (
+        np.abs(made.read("plain", mono=False) - soundfile.read(tmp_path / "plain.wav", dtype="float32")[0].T).max() == 0
+    )

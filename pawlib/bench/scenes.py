@@ -189,6 +189,44 @@ def vote(model, store, tracks):
     return np.array(answers, dtype=np.int64), np.array(shares)
 
 
+@torch.inference_mode()
+def votes(model, store, tracks):
+    """What the windows of whole files say, as scores: the vote of `vote` with numbers of every class.
+
+    Parameters
+    ----------
+    model, store, tracks
+        As in `vote`.
+
+    Returns
+    -------
+    np.ndarray, float32 [shape=(n_tracks, n_classes)]
+        Shares of the windows, those of a file adding up to one. The file's mean probability counts as one more window,
+        so that the largest share is the answer of `majority_vote`, ties included.
+
+    Told in: notebooks/50_scene_systems.ipynb
+    """
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    rows = []
+    try:
+        for track in progress(tracks, what="voting", unit="files"):
+            wave = scoring.read_track(store, track, model.sample_rate)
+            scores = model.windows(wave.unsqueeze(0).to(device))[0].double().cpu()
+            rows.append(vote_shares(scores))
+    finally:
+        model.train(was_training)
+    return np.stack(rows).astype(np.float32)
+
+
+def vote_shares(scores):
+    """Logits of a file's windows (n_windows, n_classes) as shares of the vote: np.ndarray (n_classes,)."""
+    majority_vote(scores)  # its checks
+    scores = torch.as_tensor(scores).double()
+    counts = torch.bincount(scores.argmax(dim=1), minlength=scores.shape[1])
+    return ((counts + scores.softmax(dim=1).mean(dim=0)) / (len(scores) + 1)).numpy()
+
+
 class WithoutSpans:
     """A store seen without the spans that its tracks are to be heard without: a view, nothing is decoded or copied.
 
@@ -419,7 +457,17 @@ def mfcc_frames(wave, sample_rate=SAMPLE_RATE):
 
 
 def mixture_answers(train, test, store, n_components=N_COMPONENTS, seed=0):
-    """Train the baseline on some tracks and answer for others.
+    """Train the baseline on some tracks and answer for others: the largest of `mixture_scores`.
+
+    Returns
+    -------
+    np.ndarray of int [shape=(n_test,)]
+    """
+    return mixture_scores(train, test, store, n_components, seed).argmax(axis=1)
+
+
+def mixture_scores(train, test, store, n_components=N_COMPONENTS, seed=0):
+    """Train the baseline on some tracks and score others.
 
     Parameters
     ----------
@@ -431,7 +479,11 @@ def mixture_answers(train, test, store, n_components=N_COMPONENTS, seed=0):
 
     Returns
     -------
-    np.ndarray of int [shape=(n_test,)]
+    np.ndarray, float32 [shape=(n_test, n_classes)]
+        Probabilities of a frame's mean log likelihood under each scene. Over all frames together the likeliest scene is
+        the same, but its probability would be 1 to the last digit.
+
+    Told in: notebooks/50_scene_systems.ipynb
     """
 
     def frames(tracks, what):
@@ -443,7 +495,9 @@ def mixture_answers(train, test, store, n_components=N_COMPONENTS, seed=0):
     classes = datasets.targets(train)
     baseline = MixtureBaseline(n_components, seed)
     baseline.fit(frames(train, "MFCC of training files"), classes.argmax(axis=1), classes.shape[1])
-    return np.array([baseline.answer(one) for one in frames(test, "MFCC of test files")], dtype=np.int64)
+    heard = frames(test, "MFCC of test files")
+    means = np.stack([baseline.log_likelihoods(one) / len(one) for one in heard])
+    return torch.from_numpy(means).softmax(dim=1).numpy().astype(np.float32)
 
 
 @functools.cache

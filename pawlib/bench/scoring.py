@@ -3,6 +3,7 @@
 What it asks of a model (every tagger and every encoder with a new head has it)
     model.sample_rate, model.n_samples     rate and length of the input
     model(wave (B, n_samples)) -> logits (B, n_labels)
+    model.n_channels, where it is 2        its waves are (B, 2, n_samples)
 
 Told in: notebooks/20_supervised_taggers.ipynb
 """
@@ -90,11 +91,11 @@ def score(model, store, tracks, single_label, chunks="cover", tail="keep", preci
         owners.clear()
 
     for i, track in enumerate(progress(tracks, what=what, unit="tracks")):
-        wave = read_track(store, track, model.sample_rate)
-        starts = chunk_starts(len(wave), model.n_samples, chunks, tail)
-        n_repeated += len(wave) < model.n_samples
+        wave = read_track(store, track, model.sample_rate, mono=hears_mono(model))
+        starts = chunk_starts(wave.shape[-1], model.n_samples, chunks, tail)
+        n_repeated += wave.shape[-1] < model.n_samples
         wave = _filled(wave, model.n_samples)
-        waiting.append(torch.stack([wave[start : start + model.n_samples] for start in starts]))
+        waiting.append(torch.stack([wave[..., start : start + model.n_samples] for start in starts]))
         owners.append(i)
         n_chunks += len(starts)
         if sum(map(len, waiting)) >= batch:
@@ -144,11 +145,18 @@ def chunk_starts(n_samples, n_chunk, chunks="cover", tail="keep"):
     return [room // 2] if chunks == 1 else [round(room * i / (chunks - 1)) for i in range(chunks)]
 
 
-def read_track(store, track, sample_rate):
-    """A whole track at the wanted rate: float32 tensor (n_samples,)."""
-    return loop.resampled(torch.from_numpy(store.read(track.id)), store.sample_rate(track.id), sample_rate)
+def read_track(store, track, sample_rate, mono=True):
+    """A whole track at the wanted rate: float32 tensor (n_samples,), or with mono=False (n_channels, n_samples)."""
+    wave = torch.from_numpy(store.read(track.id, **({} if mono else {"mono": False})))
+    return loop.resampled(wave, store.sample_rate(track.id), sample_rate)
+
+
+def hears_mono(model):
+    """Whether a network takes waves of one channel, as all but the stereo scene networks do."""
+    return getattr(model, "n_channels", 1) == 1
 
 
 def _filled(wave, n_samples):
     """A track at least as long as the input: repeated where it is shorter."""
-    return wave if len(wave) >= n_samples else wave.repeat(math.ceil(n_samples / len(wave)))[:n_samples]
+    has = wave.shape[-1]
+    return wave if has >= n_samples else torch.cat([wave] * math.ceil(n_samples / has), dim=-1)[..., :n_samples]

@@ -3,21 +3,26 @@
 Conventions
     folder/shard-00000.int16   samples of up to 128 tracks, one after the other, channels interleaved, native rate
     folder/shard-00000.json    its tracks (id, offset, n_samples, n_channels, sample_rate, scale, the source file's size
-                               and time) and its SHA-256; written last, so a shard with a JSON is whole
+                               and time), its SHA-256 and that of this list; written last, so a shard with a JSON is
+                               whole
     folder/failed.json         what could not be decoded: [{"id", "path", "reason"}]
     folder/store.json          version, and where each track lies, in the tracks' order; written last of all
 
 Rounding. A sample x is kept as rint(x / scale), scale = 1 / 32768: exact for 16-bit sources, at most half a step
 (-96 dB) off for others. A track whose peak does not fit (mp3 decoders overshoot full scale) has scale = peak / 32767:
-nothing is ever clipped. No pickle anywhere: samples and JSON.
+nothing is ever clipped. So has every wav or flac of more than 16 bits: half a step is then 96 dB below its own peak,
+however quiet a room was recorded. No pickle anywhere: samples and JSON.
 
 Stopping `prepare` at any moment, SIGKILL included, loses the shards being written and no finished one.
 """
 
 import contextlib
 import errno
+import faulthandler
 import functools
 import hashlib
+import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -38,6 +43,8 @@ VERSION = 1
 TRACKS_PER_SHARD = 128
 _SOURCE_BYTES_PER_SHARD = 256 * 2**20  # long albums make shards of fewer tracks
 _SPARE_BYTES = 64 * 2**20
+_MOST_EXPANSION = 200  # decoded bytes per byte of a file: 8 kbit/s speech has 176; more is a header that lies
+LIMIT_S = 300.0  # for a file; decoding an hour takes a second or two
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -82,17 +89,27 @@ class Store:
                 + (", finished shards are kept" if started else "")
             )
         told = read_json(index)
-        if told.get("version") != VERSION:
+        version = told.get("version") if isinstance(told, dict) else None
+        if version != VERSION:
             raise ValueError(
-                f"the store {folder} is of version {told.get('version')}, this pawlib reads {VERSION}: run "
+                f"the store {folder} is of version {version}, this pawlib reads {VERSION}: run "
                 "`pawlib prepare` "
                 "again, it decodes anew"
             )
-        shards = {name: _open_shard(folder, name) for name in told["shards"]}
-        names = told["shards"]
-        where = {
-            track_id: (names[shard], shards[names[shard]]["tracks"][row]) for track_id, shard, row in told["tracks"]
-        }
+        names = told.get("shards", [])
+        shards = {name: _open_shard(folder, name) for name in names}
+        where = {}
+        try:
+            for track_id, shard, row in told["tracks"]:
+                entry = shards[names[shard]]["tracks"][row]
+                if entry["id"] != track_id:
+                    raise ValueError(f"{track_id} is pointed to where {entry['id']} lies")
+                where[track_id] = names[shard], entry
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{index} does not fit its shards ({error}): a failing disk or an edit? Run `pawlib prepare` again, "
+                "it writes this file anew"
+            ) from error
         return cls(folder, shards, where)
 
     @property
@@ -314,6 +331,12 @@ def _open_shard(folder, name):
     shard = read_json(folder / f"{name}.json")
     if not isinstance(shard, dict) or shard.get("version") != VERSION:
         raise ValueError(f"{folder / name}.json is not a shard of version {VERSION}: run `pawlib prepare` again")
+    written = shard.pop("json_sha256", None)  # older ones have none
+    if {"n_values", "sha256", "tracks"} - set(shard) or written not in (None, _sha256_of(shard)):
+        raise ValueError(
+            f"{folder / name}.json is not what was written: a failing disk or an edit? Run `pawlib prepare` again, it "
+            "decodes these tracks anew"
+        )
     data = folder / f"{name}.int16"
     if not data.is_file() or data.stat().st_size != 2 * shard["n_values"]:
         there = f"has {data.stat().st_size} bytes" if data.is_file() else "is not there"
@@ -345,7 +368,8 @@ def _check_space(folder, tracks):
     for track in tracks[:: max(1, len(tracks) // 64)]:
         with contextlib.suppress(audio.AudioError):
             n_samples, n_channels, _ = audio.info(track.path)
-            sizes.append(2 * n_samples * n_channels)
+            most = _MOST_EXPANSION * os.stat(track.path).st_size
+            sizes.append(min(2 * n_samples * n_channels, most))
     if not sizes:
         return
     needed = int(1.05 * len(tracks) * sum(sizes) / len(sizes)) + _SPARE_BYTES
@@ -371,7 +395,10 @@ def _write_index(folder, ids, done, shards):
         "tracks": [[track_id, number[done[track_id][0]], done[track_id][1]] for track_id in ids],
     }
     old = folder / "store.json"
-    if not (old.is_file() and read_json(old) == index):
+    there = None
+    with contextlib.suppress(ValueError, FileNotFoundError):  # damaged, or none
+        there = read_json(old)
+    if there != index:
         write_json(old, index)
     for path in folder.glob("shard-*"):
         if path.stem not in number:
@@ -401,27 +428,31 @@ def _run_pool(queue, write, n_workers):
             while queue and len(running) < n_workers:
                 job = queue.popleft()
                 running[pool.submit(write, *job)] = job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                try:
-                    failures = future.result()
-                except BrokenProcessPool:
-                    yield from _halve(running.values(), queue)
-                    return
-                yield from _told(running.pop(future)[1], failures)
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            broken = any(isinstance(future.exception(), BrokenProcessPool) for future in done)
+            for future in done:
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    yield from _told(running.pop(future)[1], future.result())
+            if broken:
+                break
+    yield from _after_a_break(list(running.values()), queue, write)
 
 
-def _halve(jobs, queue):
-    """Put the shards of a broken pool back: halved, or as a failure where one track is left."""
-    for name, batch in list(jobs):
-        if len(batch) == 1:
+def _after_a_break(jobs, queue, write):
+    """Put the shards of a broken pool back in halves; whichever of them killed it, a single track is tried alone."""
+    for name, batch in jobs:
+        if len(batch) > 1:
+            half = len(batch) // 2
+            queue.append((name, batch[:half]))
+            queue.append((f"{name}-{half}", batch[half:]))
+        elif len(jobs) > 1:
+            yield from _run_pool(deque([(name, batch)]), write, 1)
+        else:
             reason = (
-                "ended the process that decoded it: corrupt in a way the decoder does not survive, or out of memory"
+                f"ended the process that decoded it, or was not done after {LIMIT_S:g} s: corrupt in a way the decoder "
+                "does not survive, or out of memory"
             )
             yield {"id": batch[0][0], "path": audio.printable(batch[0][1]), "reason": reason}
-            continue
-        half = len(batch) // 2
-        queue.append((name, batch[:half]))
-        queue.append((f"{name}-{half}", batch[half:]))
 
 
 def _told(batch, failures):
@@ -444,7 +475,8 @@ def _write_shard(folder, name, batch, min_seconds, silence_db):
             with open(temporary, "wb") as file:
                 for track_id, path in batch:
                     try:
-                        entry, values = _encode(track_id, path, min_seconds, silence_db)
+                        with _within_limit():
+                            entry, values = _encode(track_id, path, min_seconds, silence_db)
                     except Exception as error:  # whatever one file does, the others go on
                         reason = getattr(error, "reason", f"{type(error).__name__}: {error}")
                         failures.append({"id": track_id, "path": audio.printable(path), "reason": reason})
@@ -456,7 +488,7 @@ def _write_shard(folder, name, batch, min_seconds, silence_db):
             if not entries:
                 raise _NothingDecoded
         told = {"version": VERSION, "n_values": offset, "sha256": digest.hexdigest(), "tracks": entries}
-        write_json(folder / f"{name}.json", told)
+        write_json(folder / f"{name}.json", {**told, "json_sha256": _sha256_of(told)})
     except _NothingDecoded:
         pass
     except OSError as error:
@@ -473,6 +505,20 @@ def _write_shard(folder, name, batch, min_seconds, silence_db):
     return failures
 
 
+@contextlib.contextmanager
+def _within_limit():
+    """End this worker if a decoder does not come back; the watchdog is a thread of C, so it ends code of C, too."""
+    if multiprocessing.parent_process() is None:  # no worker: nobody would go on
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(LIMIT_S, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
 class _NothingDecoded(Exception):
     """No track of a batch could be decoded, so no shard is written."""
 
@@ -482,7 +528,8 @@ def _encode(track_id, path, min_seconds, silence_db):
     source = _source(path)  # before decoding: a file that changes meanwhile is decoded anew next time
     wave, sample_rate = audio.decode(path, min_seconds=min_seconds, silence_db=silence_db)
     n_channels, n_samples = wave.shape
-    values, scale = to_int16(np.ascontiguousarray(wave.T).reshape(-1))  # (n_samples * n_channels,)
+    fill = audio.is_finer_than_16_bits(path)
+    values, scale = to_int16(np.ascontiguousarray(wave.T).reshape(-1), fill)  # (n_samples * n_channels,)
     entry = {
         "id": track_id,
         "n_samples": n_samples,
@@ -495,13 +542,13 @@ def _encode(track_id, path, min_seconds, silence_db):
     return entry, values
 
 
-def to_int16(wave):
+def to_int16(wave, fill=False):
     """Round a wave to int16 without clipping: (values, scale), wave = values * scale to half a step.
 
-    scale is 1 / 32768 (exact for 16-bit sources), or peak / 32767 where the peak does not fit.
+    scale is 1 / 32768 (exact for 16-bit sources), or peak / 32767 where the peak does not fit, and with `fill` always.
     """
     scale = 1 / 32768
-    if wave.size and (wave.max() > 32767 / 32768 or wave.min() < -1.0):
+    if wave.size and ((fill and wave.any()) or wave.max() > 32767 / 32768 or wave.min() < -1.0):
         scale = float(np.abs(wave).max()) / 32767
     steps = wave / np.float32(scale)
     return np.rint(steps, out=steps).clip(-32768, 32767, out=steps).astype("<i2"), scale
@@ -510,6 +557,10 @@ def to_int16(wave):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_of(told):
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _cores():

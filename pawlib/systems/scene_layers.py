@@ -132,7 +132,8 @@ class SceneNet(layers.Tagger):
     ----------
     n_classes : int
     n_channels : 1 | 2
-        Mono (the mean of the channels), as every other system here hears it, or stereo as published (reading R41).
+        Mono (the mean of the channels), as every other system here hears it, or stereo as published and as chapter 50
+        has it (reading R41).
     n_samples : int
         Length of the input; a whole file of 30 s by default.
     **settings
@@ -143,6 +144,32 @@ class SceneNet(layers.Tagger):
     ValueError
         For another number of channels.
     """
+
+    NARROW = ("width", {"toy": 4, "small": 32})  # what makes it narrow, and how narrow it is below the paper's scale
+
+    @classmethod
+    def at_scale(cls, scale, n_samples=FILE_SAMPLES):
+        """What the network is built with at a scale: a narrow one that hears ten seconds at small (reading R46).
+
+        On two cores a network of the published width takes half a minute for a step of ten files. A narrow one keeps
+        depth and receptive field, which are what these networks are compared for, and learns something in minutes.
+
+        Parameters
+        ----------
+        scale : "toy" | "small" | "paper"
+        n_samples : int
+            Of the corpus's files at the network's rate: it hears no more.
+
+        Returns
+        -------
+        dict, for systems.build
+
+        Told in: notebooks/50_scene_systems.ipynb
+        """
+        if scale == "paper":
+            return {"n_samples": n_samples}
+        heard = {"toy": 5, "small": 10}[scale] * SAMPLE_RATE
+        return {"n_samples": min(heard, n_samples), cls.NARROW[0]: cls.NARROW[1][scale]}
 
     def __init__(self, n_classes, n_channels, n_samples, **settings):
         if n_channels not in (1, 2):
@@ -361,6 +388,8 @@ class DenseNet(SceneNet):
     ValueError
         If there are fewer than rho dense layers.
     """
+
+    NARROW = ("growth", {"toy": 2, "small": 8})
 
     def __init__(
         self, n_classes=15, n_channels=1, rho=42, growth=32, blocks=(6, 12, 24), n_samples=FILE_SAMPLES, **settings

@@ -2,9 +2,11 @@
 
     python -m pawlib.bench.twins.freeze [ROOT]                      write mtat-v1-baselines.json beside this module
     python -m pawlib.bench.twins.freeze --dataset gtzan [ROOT]      write gtzan-v1-baselines.json
+    python -m pawlib.bench.twins.freeze --dataset dcase2016 [ROOT]  write dcase2016-v1-baselines.json
 
 Rule: before any pretraining is looked at, log-mel statistics, MFCC statistics and random encoders must be above chance
-and clearly below ceiling: on musical, part and order tags (MTAT), in the share of tracks whose class is right (GTZAN).
+and clearly below ceiling: on musical, part and order tags (MTAT), in the share of tracks whose class is right (GTZAN;
+for the synthetic scenes below a half on every split).
 After that the generator changes with its version only.
 
 For order tags a second score tells presence from order: `direction` is the ROC-AUC of a tag among the clips that have
@@ -25,14 +27,16 @@ import torch
 
 from pawlib import paths
 from pawlib.bench import audio, baselines, metrics, protocols
+from pawlib.bench.datasets import dcase2016 as scenes_reader
 from pawlib.bench.datasets import gtzan as gtzan_reader
 from pawlib.bench.datasets import targets
 from pawlib.bench.files import read_json, write_json
 from pawlib.bench.progress import progress
-from pawlib.bench.twins import gtzan, mtat
+from pawlib.bench.twins import dcase2016, gtzan, mtat
 
 FILE = Path(__file__).with_name(f"mtat-v{mtat.VERSION}-baselines.json")
 GTZAN_FILE = Path(__file__).with_name(f"gtzan-v{gtzan.VERSION}-baselines.json")
+SCENES_FILE = Path(__file__).with_name(f"dcase2016-v{dcase2016.VERSION}-baselines.json")
 SEEDS = range(5)
 HEARD_HZ = 16_000
 
@@ -184,6 +188,77 @@ def write_genres(root, random=True, path=GTZAN_FILE):
     return found
 
 
+def scenes_table(root, random=True):
+    """All baselines on the synthetic scenes, heard in mono at 16 kHz, on each fold and the evaluation set.
+
+    Returns
+    -------
+    dict baseline -> {n_seeds, accuracy, spread, by_split, per_class}
+        accuracy is the mean of the four folds, spread its deviation over seeds, by_split has the evaluation set, too,
+        per_class is the mean over folds.
+    """
+    every = scenes_reader.all_tracks(root)
+    row = {track.id: i for i, track in enumerate(every)}
+    waves = [_mono(track.path) for track in progress(every, what="reading", unit="files")]
+    features = {
+        "log-mel statistics": [_all(baselines.log_mel_statistics, waves)],
+        "MFCC statistics": [_all(baselines.mfcc_statistics, waves)],
+    }
+    for name, clips in (
+        (("random FCN-4, whole", "whole"), ("random FCN-4, mean of short clips", "short")) if random else ()
+    ):
+        seeds = progress(SEEDS, what=name, unit="seeds")
+        features[name] = [baselines.random_fcn_4(waves, seed, clips, n_clips=4) for seed in seeds]
+    splits = [scenes_reader.read(root, split) for split in scenes_reader.SPLITS]
+    found = {}
+    for name, runs in progress(features.items(), what="scoring baselines", unit="baselines"):
+        scored = [
+            [accuracies(x[[row[track.id] for track in one.tracks]], one, seed) for one in splits]
+            for seed, x in enumerate(runs)
+        ]
+        found[name] = _summary_of_splits(scored, scenes_reader.SPLITS, splits[0].labels)
+    return found
+
+
+def write_scenes(root, random=True, path=SCENES_FILE):
+    """Score the synthetic scenes in `root` and write the table."""
+    twin = read_json(Path(root) / "twin.json")
+    found = scenes_table(root, random)
+    about = {key: twin[key] for key in ("name", "version", "seed", "size", "n_tracks", "n_per_set", "synthetic")}
+    write_json(
+        path,
+        {
+            **about,
+            "metric": "accuracy",
+            "most_frequent_class": round(1 / len(twin["classes"]), 4),
+            "date": datetime.date.today().isoformat(),
+            "baselines": found,
+        },
+    )
+    return found
+
+
+def _mono(path):
+    """A file mixed down, at HEARD_HZ: float32 [shape=(n_samples,)]."""
+    wave, rate = soundfile.read(path, dtype="float32")
+    return audio.resample(wave.reshape(len(wave), -1).mean(axis=1), rate, HEARD_HZ)
+
+
+def _summary_of_splits(scored, names, labels):
+    """Means of [seed][split] -> (accuracy, {label: accuracy}); the folds are all splits but the last."""
+    overall = np.array([[accuracy for accuracy, _ in one] for one in scored])  # (n_seeds, n_splits)
+    return {
+        "n_seeds": len(scored),
+        "accuracy": round(float(overall[:, :-1].mean()), 4),
+        "spread": round(float(overall[:, :-1].mean(axis=1).std()), 4),
+        "by_split": {name: round(float(mean), 4) for name, mean in zip(names, overall.mean(axis=0), strict=True)},
+        "per_class": {
+            label: round(float(np.mean([per_class[label] for one in scored for _, per_class in one[:-1]])), 4)
+            for label in labels
+        },
+    }
+
+
 def _all(statistics, waves):
     """Features of every wave [shape=(n, n_features)]; on one thread, more only wait for each other."""
     n_threads = torch.get_num_threads()
@@ -221,10 +296,14 @@ def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("root", nargs="?", type=Path, help="the twin's folder (default: data/twins/DATASET)")
-    parser.add_argument("--dataset", choices=("mtat", "gtzan"), default="mtat")
+    parser.add_argument("--dataset", choices=("mtat", "gtzan", "dcase2016"), default="mtat")
     parser.add_argument("--statistics-only", action="store_true", help="leave out the random encoders (minutes)")
     arguments = parser.parse_args()
     root, random = arguments.root or paths.twins(arguments.dataset), not arguments.statistics_only
+    if arguments.dataset == "dcase2016":
+        for name, found in write_scenes(root, random).items():
+            print(name, (found["accuracy"], found["spread"]), found["by_split"])
+        return
     if arguments.dataset == "gtzan":
         for name, found in write_genres(root, random).items():
             print(name, (found["accuracy"], found["spread"]), found["per_class"])

@@ -6,7 +6,7 @@ from pawlib.systems import scene_layers
 class ResNet(scene_layers.ResidualNet):
     """Table 6, ResNet: the network of RN1 with all its free convolutions 3 x 3, a field of 615 x 615.
 
-    The paper compares RN1 to RN3 with "ResNet" and gives no layout. Reading R36: the same depth, width and pools, so
+    The paper compares RN1 to RN3 with "ResNet" and gives no layout. Reading R43: the same depth, width and pools, so
     that nothing but the receptive field differs from RN1; `rho` closes it step by step.
 
     Parameters

@@ -37,6 +37,7 @@ class VGG(scene_layers.SceneNet):
     """
 
     slug = "vgg"
+    NARROW = ("width", {"toy": 4, "small": 16})
 
     def __init__(self, n_classes=15, n_channels=1, width=32, n_samples=scene_layers.FILE_SAMPLES):
         super().__init__(n_classes, n_channels, n_samples, width=width)

@@ -3,18 +3,24 @@
     name.safetensors   the weights; the card travels inside, too
     name.json          the card: format, kind, settings (enough to build the module again), data, seed, metrics, commit
 
+A checksum of the weights stands in the card, one of the card beside it: a byte that a disk or a copy has changed is
+found when the file is read, and named. Files written before there were checksums are read without.
+
 kind is "music_paw" for the method's models, "pretraining" for other self-supervised systems, "tagger" for supervised
 networks, "cover" for cover-song systems. No pickle anywhere.
 
 Told in: notebooks/10_pretrain_music_paw.ipynb
 """
 
+import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 
 from pawlib import paths
 
@@ -34,24 +40,45 @@ def save(module, path, kind, card=None):
         Who can load it: "music_paw", "pretraining" or "tagger".
     card : dict, optional
         What else is known: data, scale, seed, epochs, metrics, commit.
+
+    Raises
+    ------
+    OSError
+        As the file system says (disk full, no permission), naming `path`.
     """
     path = Path(path)
-    card = {"format": FORMAT, "kind": kind, "settings": module.settings, **(card or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(card, indent=1)
     kept = {}  # what is shared stands in the state once per user: keep the first
     for name, value in module.state_dict().items():
         kept.setdefault(_identity(module, name), (name, value.detach().cpu().contiguous()))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        safetensors.torch.save_file(dict(kept.values()), part, metadata={"format": FORMAT, "card": text})
-        part.chmod(0o644)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    part = path.with_name(f".{path.stem}.json.{os.getpid()}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path.with_suffix(".json"))
+    weights = dict(kept.values())
+    card = {
+        "format": FORMAT, "kind": kind, "settings": module.settings, **(card or {}),
+        "weights_sha256": checksum(weights),
+    }  # fmt: skip
+    text = json.dumps(card, indent=1)
+    metadata = {"format": FORMAT, "card": text, "card_sha256": checksum({}, text)}
+    _write(path, lambda part: safetensors.torch.save_file(weights, part, metadata=metadata))
+    _write(path.with_suffix(".json"), lambda part: part.write_text(text + "\n", encoding="utf-8"))
+
+
+def checksum(tensors, *words):
+    """SHA-256 of named tensors (names, types, shapes, values) and of words beside them, hexadecimal.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        In any order.
+    *words : str
+    """
+    digest = hashlib.sha256()
+    for word in words:
+        digest.update(f"{len(word)} {word}".encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def find(path_or_name):
@@ -85,12 +112,18 @@ def read_card(path):
         with safetensors.safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors ({error}): was it cut off while copying?") from error
+        raise _unreadable(path, error) from error
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path} is no {FORMAT!r} file (it says {metadata.get('format')!r}): was it made by another program?"
         )
-    return json.loads(metadata["card"])
+    card = metadata.get("card", "")
+    if metadata.get("card_sha256", checksum({}, card)) != checksum({}, card):
+        raise _changed(path, "card")
+    try:
+        return json.loads(card)
+    except ValueError as error:
+        raise _changed(path, "card") from error
 
 
 def load_weights(model, path):
@@ -99,9 +132,16 @@ def load_weights(model, path):
     Raises
     ------
     ValueError
-        Naming the first weight that is missing, unknown, or of another shape.
+        Naming the first weight that is missing, unknown, or of another shape; if the file is damaged, or its weights
+        are not those that were written.
     """
-    state = safetensors.torch.load_file(path)
+    written = read_card(path).get("weights_sha256")
+    try:
+        state = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if written is not None and checksum(state) != written:
+        raise _changed(path, "weights")
     wanted = model.state_dict()
     first = {}
     for name in wanted:
@@ -116,6 +156,35 @@ def load_weights(model, path):
         )  # fmt: skip
         raise ValueError(f"{path} has another geometry than the model: {what}; was it trained with other settings?")
     model.load_state_dict(complete)
+
+
+def _write(path, write):
+    """Let `write` fill a file beside `path`, then put it in its place in one step."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        with open(part, "rb") as written:
+            os.fsync(written.fileno())
+        part.chmod(0o644)
+        os.replace(part, path)
+    except safetensors.SafetensorError as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        if told is None:
+            raise
+        raise OSError(int(told[1]), f"{os.strerror(int(told[1]))} while writing", str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _unreadable(path, error):
+    return ValueError(f"{path} cannot be read as safetensors ({error}): was it cut off while copying?")
+
+
+def _changed(path, what):
+    return ValueError(
+        f"the {what} in {path} differ from their checksum: a failing disk, or a copy gone wrong? Take another copy, or "
+        "delete it and run what made it again"
+    )
 
 
 def _identity(model, name):

@@ -36,7 +36,7 @@ class Songs:
     def n_samples(self, track_id):
         return len(self.waves[track_id])
 
-    def read(self, track_id, start=0, n_samples=None):
+    def read(self, track_id, start=0, n_samples=None, mono=True):
         return self.waves[track_id][start:][:n_samples]
 
 

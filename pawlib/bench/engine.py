@@ -58,7 +58,7 @@ def pretrain(
     weight_decay=WEIGHT_DECAY,
     precision="auto",
     compile="auto",
-    n_devices=1,
+    n_devices="auto",
     freeze_batch_norm=False,
     save_every_s=120.0,
     card=None,
@@ -86,8 +86,10 @@ def pretrain(
         "auto": bf16 where the device computes with it.
     compile : "auto" | bool
         torch.compile of the encoder; "auto" on a GPU. On a CPU `fast_layer` is faster than what it compiles.
-    n_devices : int
-        Several are started by torchrun or a cluster job; a notebook has one.
+    n_devices : int or "auto"
+        On all machines together; "auto": as many as torchrun or srun has started, one in a notebook. Statistics of
+        batch norm are those of all devices. The numbers are those of one device but for rounding and for what a model
+        draws on its own device: dropout, and what the maps of BYOL-A and Multi-Format say.
     freeze_batch_norm : bool
         Batch norm keeps its running statistics: for tests that compare numbers of devices.
     save_every_s : float [s]
@@ -116,8 +118,9 @@ def pretrain(
     out, ids = Path(out), list(ids)
     if len(ids) < batch_size:
         raise ValueError(f"{len(ids)} songs do not fill one batch of {batch_size}: take a smaller batch or more songs")
-    if batch_size % n_devices:
-        raise ValueError(f"a batch of {batch_size} does not divide among {n_devices} devices")
+    n_sharing = loop.started()[0] if n_devices == "auto" else n_devices
+    if batch_size % n_sharing:
+        raise ValueError(f"a batch of {batch_size} does not divide among {n_sharing} devices: take a multiple")
     identity = {
         "settings": getattr(model, "settings", {}),
         "songs": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
@@ -128,22 +131,25 @@ def pretrain(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
     }
-    with loop.only_one_run(out):
+    fabric = loop.fabric(precision, n_devices)
+    with loop.only_one_run(out, fabric), loop.sigterm_like_ctrl_c():
         finished = loop.finished(out, identity)
         if finished is not None:
             return finished
-        fabric = loop.fabric(precision, n_devices)
         run = _Run(fabric, model, out, identity, learning_rate, weight_decay, freeze_batch_norm, _wants(compile))
         run.resume()
         try:
             with torch.random.fork_rng(devices=[]):
                 complete = run.train(store, ids, n_epochs, batch_size, seed, save_every_s, stop_after_steps, report)
         except KeyboardInterrupt:
-            run.save_last()
+            with loop.undisturbed():  # a second Ctrl-C waits for the file
+                run.save_last()
             report(f"stopped in epoch {run.epoch + 1}; run the same again to go on from step {run.step}")
             raise
         if complete:
-            run.finish(card or {})
+            with loop.undisturbed():
+                run.finish(card or {})
+            fabric.barrier()  # nobody reads the checkpoint before it is there
         return run.history
 
 
@@ -215,9 +221,7 @@ class _Run:
         self.freeze_batch_norm = freeze_batch_norm
         self._to_training()
         if fabric.world_size > 1:
-            for module in model.modules():
-                if hasattr(module, "synchronise"):
-                    module.synchronise = True
+            loop.synchronise(model)
         model.to(memory_format=torch.channels_last)
         if compiled:
             model.encoder.compile()
@@ -235,13 +239,14 @@ class _Run:
         while self.epoch < n_epochs:
             batches = _batches(self.bare, store, ids, batch_size, seed, self.epoch, self.step, self.fabric)
             for (songs, wave, keys), waited in batches:
-                began = time.perf_counter()
-                logs = self._one_step(wave, keys, songs, seed)
-                logs |= {"waiting_s": waited, "working_s": time.perf_counter() - began}
-                for name, value in logs.items():
-                    self.sums[name] = self.sums.get(name, 0.0) + value
-                self.step += 1
-                here += 1
+                with loop.undisturbed():
+                    began = time.perf_counter()
+                    logs = self._one_step(wave, keys, songs, seed)
+                    logs |= {"waiting_s": waited, "working_s": time.perf_counter() - began}
+                    for name, value in logs.items():
+                        self.sums[name] = self.sums.get(name, 0.0) + value
+                    self.step += 1
+                    here += 1
                 if self.step < n_steps and time.monotonic() - saved > save_every_s:
                     self.save_last()
                     saved = time.monotonic()
@@ -251,8 +256,9 @@ class _Run:
                         self._end_epoch(n_steps, batch_size, n_epochs, report)
                     self.save_last()
                     return self.epoch == n_epochs
-            self._end_epoch(n_steps, batch_size, n_epochs, report)
-            self.save_last()
+            with loop.undisturbed():
+                self._end_epoch(n_steps, batch_size, n_epochs, report)
+                self.save_last()
             saved = time.monotonic()
         return True
 
@@ -355,7 +361,9 @@ def _gathered(fabric, nest):
     if fabric.world_size == 1:
         return nest
     if isinstance(nest, torch.Tensor):
-        return fabric.all_gather(nest, sync_grads=True).flatten(0, 1)
+        # Flat: on CPUs torch sends a gradient back as it lies in memory, and a permuted one would come back shuffled.
+        flat = fabric.all_gather(nest.flatten(), sync_grads=True)  # (n_devices, B * ...)
+        return flat.reshape(-1, *nest.shape[1:])
     return type(nest)(_gathered(fabric, part) for part in nest)
 
 

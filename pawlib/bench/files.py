@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,8 @@ def atomic(path):
     Raises
     ------
     OSError
-        As the file system says (disk full, no permission), naming `path`.
+        As the file system says (disk full, no permission), naming `path`; also where a library that writes has its
+        own words for it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +40,26 @@ def atomic(path):
         if error.filename in (None, name):
             raise OSError(error.errno, f"{error.strerror} while writing", str(path)) from error
         raise
+    except Exception as error:
+        number = _of_the_disk(error, temporary)
+        if number is None:
+            raise
+        raise OSError(number, f"{os.strerror(number)} while writing", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _of_the_disk(error, temporary):
+    """What the system said behind a library's error: its number, None where the disk is not to blame."""
+    told = re.search(r"\(os error (\d+)\)", str(error))  # safetensors
+    if told:
+        return int(told[1])
+    try:
+        with open(temporary, "ab") as file:  # libsndfile says "System error" and no more: can one write?
+            file.write(bytes(2**16))
+    except OSError as found:
+        return found.errno
+    return None
 
 
 def write_json(path, value):
@@ -58,10 +78,16 @@ def read_json(path):
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or not even text
         raise ValueError(
             f"{path} is not valid JSON ({error}): was it edited by hand or cut off while copying?"
         ) from error
+
+
+def remove_parts(folder):
+    """Remove what killed writers left of files in a folder; whoever calls it holds the folder alone."""
+    for part in Path(folder).glob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,15 @@
 """What every training loop needs: crops of songs read ahead, the device, a state that can be taken up again.
 
-engine.py (pretraining) and supervised.py (whole networks with labels) are the two loops.
+engine.py (pretraining) and training.py (whole networks with labels, and cover songs) are the two loops.
 
 Files of a run that is not finished
-    last.safetensors   model, optimiser, and in its metadata where the run stands and which run it is
+    last.safetensors   model, optimiser, and in its metadata where the run stands, which run it is, and a checksum
+
+Stopping. Ctrl-C, and the SIGTERM that a cluster sends before it kills, are held back while a step is in work and
+answered when it is whole: what is saved then is the state between two steps. SIGKILL costs what was done since the
+last save.
+
+Several devices. torchrun or srun start one process for each; each reads its own songs from the same store.
 
 Told in: notebooks/10_pretrain_music_paw.ipynb
 """
@@ -15,6 +21,7 @@ import math
 import os
 import platform
 import queue
+import signal
 import threading
 import time
 import warnings
@@ -27,10 +34,11 @@ import safetensors.torch
 import torch
 import torchaudio
 
-from pawlib.bench.files import atomic, locked, read_json
+from pawlib import checkpoints, encoders
+from pawlib.bench.files import atomic, locked, read_json, remove_parts
 
 
-def crop(store, track_id, sample_rate, n_samples, key):
+def crop(store, track_id, sample_rate, n_samples, key, mono=True):
     """A random crop of a track at the wanted rate, chosen by `key` alone; a shorter track is repeated.
 
     Parameters
@@ -40,19 +48,21 @@ def crop(store, track_id, sample_rate, n_samples, key):
     sample_rate : int [Hz]
     n_samples : int
     key : int
+    mono : bool
+        Mixed down, or every channel.
 
     Returns
     -------
-    np.ndarray, float32 (n_samples,)
+    np.ndarray, float32 (n_samples,), or (n_channels, n_samples)
     """
     native, has = store.sample_rate(track_id), store.n_samples(track_id)
     wants = math.ceil(n_samples * native / sample_rate)
     start = key % (has - wants + 1) if has > wants else 0
-    wave = store.read(track_id, start, min(wants, has))
+    wave = store.read(track_id, start, min(wants, has), **({} if mono else {"mono": False}))
     wave = resampled(torch.from_numpy(wave), native, sample_rate).numpy()
-    if len(wave) < n_samples:
-        wave = np.tile(wave, math.ceil(n_samples / len(wave)))
-    return wave[:n_samples]
+    if wave.shape[-1] < n_samples:
+        wave = np.tile(wave, math.ceil(n_samples / wave.shape[-1]))
+    return wave[..., :n_samples]
 
 
 def resampled(wave, native, sample_rate):
@@ -115,9 +125,22 @@ def fabric(precision="auto", n_devices=1):
     Parameters
     ----------
     precision : "auto" | "32-true" | "bf16-mixed" | "64-true"
-    n_devices : int
-        Several are started by torchrun or a cluster job; a notebook has one.
+    n_devices : int or "auto"
+        On all machines together. Several are started by torchrun or srun; a notebook has one. "auto": as many as were
+        started.
+
+    Raises
+    ------
+    ValueError
+        If another number of processes was started.
     """
+    n_started, n_nodes = started()
+    n_devices = n_started if n_devices == "auto" else n_devices
+    if n_devices != n_started:
+        raise ValueError(
+            f"{n_devices} devices are asked for and {n_started} processes were started, expected one for each: begin "
+            f"with `torchrun --nproc_per_node={n_devices}` or `srun --ntasks={n_devices}`"
+        )
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
         precision = "bf16-mixed" if has_bf16(accelerator) else "32-true"
@@ -126,10 +149,53 @@ def fabric(precision="auto", n_devices=1):
         strategy = lightning_fabric.strategies.DDPStrategy(find_unused_parameters=True)
     with _quiet_fabric():
         launched = lightning_fabric.Fabric(
-            accelerator=accelerator, devices=n_devices, precision=precision, strategy=strategy
+            accelerator=accelerator,
+            devices=n_devices // n_nodes,
+            num_nodes=n_nodes,
+            precision=precision,
+            strategy=strategy,
         )
         launched.launch()
     return launched
+
+
+def started():
+    """(processes, machines) that torchrun or srun has started for this run; (1, 1) where neither has."""
+    told = os.environ
+    if "TORCHELASTIC_RUN_ID" in told:
+        return int(told["WORLD_SIZE"]), int(told["WORLD_SIZE"]) // int(told["LOCAL_WORLD_SIZE"])
+    return int(told.get("SLURM_STEP_NUM_TASKS", 1)), int(told.get("SLURM_STEP_NUM_NODES", 1))
+
+
+def synchronise(model):
+    """Let every batch norm of a model take mean and variance over all devices, torch's own too.
+
+    torch.nn.SyncBatchNorm is for GPUs alone; the layer of the encoders does it anywhere.
+
+    Raises
+    ------
+    ValueError
+        For a batch norm without weights or without running statistics.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            continue
+        if not isinstance(module, encoders.BatchNorm):
+            if not (module.affine and module.track_running_stats and module.momentum is not None):
+                raise ValueError(
+                    f"{name} is a batch norm without weights, running statistics or momentum, which several devices "
+                    "cannot share here: train this network on one device"
+                )
+            module.__class__ = _BatchNorm
+        module.synchronise = True
+
+
+class _BatchNorm(encoders.BatchNorm):
+    """The encoders' batch norm for (B, C), (B, C, L) and (B, C, H, W)."""
+
+    def forward(self, x):
+        maps = {2: lambda: x[:, :, None, None], 3: lambda: x.unsqueeze(2), 4: lambda: x}[x.ndim]()
+        return super().forward(maps).reshape(x.shape)
 
 
 def machine(device=None):
@@ -166,7 +232,9 @@ def save_state(path, model, optimizer, told):
         tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(v) for name, v in state.items() if v is not None}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata={"told": json.dumps(told)})
+        words = json.dumps(told)
+        metadata = {"told": words, "sha256": checkpoints.checksum(tensors, words)}
+        safetensors.torch.save_file(tensors, part, metadata=metadata)
 
 
 def read_state(path):
@@ -181,9 +249,13 @@ def read_state(path):
         return None
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
-            told = json.loads((opened.metadata() or {})["told"])
-            return told, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError, OSError) as error:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            words = metadata["told"]
+            if metadata.get("sha256", made := checkpoints.checksum(tensors, words)) != made:
+                raise ValueError("it differs from its checksum")
+            return json.loads(words), tensors
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it to begin this run anew") from error
 
 
@@ -204,21 +276,64 @@ def restore(tensors, model, optimizer=None):
 
 
 @contextlib.contextmanager
-def only_one_run(out):
-    """Hold the run's folder: a second call on it waits until the first has ended."""
+def only_one_run(out, fabric=None):
+    """Hold the run's folder: a second call on it waits until the first has ended.
+
+    The processes of one run share the folder: with their `fabric` the first holds it, the others wait until it does.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # the processes of one run share the folder
+    if fabric is not None and not fabric.is_global_zero:
+        fabric.barrier()
         yield
         return
     with locked(out, "training this run"):
+        remove_parts(out)
+        if fabric is not None:
+            fabric.barrier()
         yield
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Hold Ctrl-C and SIGTERM back until the block is through; for what must not be left half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if callable(handler)}  # what raises something
+    for number in before:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        before[came[0]](came[0], None)
+
+
+@contextlib.contextmanager
+def sigterm_like_ctrl_c():
+    """Let SIGTERM, by which a cluster says that a job's time is up, raise KeyboardInterrupt as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def finished(out, identity):
     """History of a run that is complete, or None; a complete one of other settings is an error."""
     if not (out / "checkpoint.safetensors").is_file() or not (out / "checkpoint.json").is_file():
         return None
-    same_run(read_json(out / "checkpoint.json")["training"], identity, out / "checkpoint.safetensors")
+    card = checkpoints.read_card(out / "checkpoint.safetensors")
+    same_run(card.get("training", {}), identity, out / "checkpoint.safetensors")
+    for name in ("last.safetensors", "best.safetensors"):  # of a run that was killed between its last two acts
+        (out / name).unlink(missing_ok=True)
     return read_json(out / "history.json")
 
 

@@ -213,6 +213,7 @@ def _filter(wave, song, sample_rate):
     """Second-order Butterworth high- or low-pass in the frequency domain: (L,) -> (L,)."""
     n_samples = wave.shape[-1]
     n_fft = n_samples + n_samples // 64 * 2 if n_samples >= 64 else 2 * n_samples  # room for the filter's ringing
+    n_fft = _fast_length(n_fft)
     z1, z2 = _delays(n_fft, wave.device)
     b, a = _butterworth(song, sample_rate)
     response = (b[0] + b[1] * z1 + b[2] * z2) / (a[0] + a[1] * z1 + a[2] * z2)

@@ -37,7 +37,9 @@ def applies(x):
 
 
 def conv_pool(x, weight, pool, statistics=True):
-    """Convolution 3x3, padded, and its maximum in each `pool`; with the map's mean and variance per channel.
+    """Convolution that keeps the size, and its maximum in each `pool`; with the map's mean and variance per channel.
+
+    Kernels are 3 x 3, or of any odd size: (D, C, 1, 3) is a convolution in time alone.
 
     Returns
     -------
@@ -47,7 +49,7 @@ def conv_pool(x, weight, pool, statistics=True):
     """
     if applies(x):
         return _ConvPool.apply(x.to(_product_type(x)), weight, tuple(pool), statistics, torch.is_grad_enabled())
-    raw = F.conv2d(x, weight, padding=1)
+    raw = F.conv2d(x, weight, padding=_half(weight))
     if not statistics:
         return F.max_pool2d(raw, pool), *raw.new_zeros(2, len(weight))
     var, mean = torch.var_mean(at_least_float32(raw), dim=(0, 2, 3), correction=0)
@@ -98,7 +100,7 @@ class _ConvPool(Function):
         kernel = weight.to(x.dtype, memory_format=torch.channels_last)
 
         def block(some):
-            raw = F.conv2d(some, kernel, padding=1)
+            raw = F.conv2d(some, kernel, padding=_half(kernel))
             rows = at_least_float32(_rows(raw)) if statistics else raw.new_zeros(1, len(weight))
             return F.max_pool2d(raw, pool), rows.sum(0).double(), (rows * rows).sum(0).double(), raw if keep else None
 
@@ -128,7 +130,7 @@ class _ConvPool(Function):
             )
             g = torch.addcmul(constant, at_least_float32(raw), slope).add_(g).to(x.dtype)
             return torch.ops.aten.convolution_backward(
-                g, some, kernel, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, wanted
+                g, some, kernel, None, (1, 1), _half(kernel), (1, 1), False, (0, 0), 1, wanted
             )
 
         blocks = over_blocks(block, x.split(ctx.n_clips), raws, g_pooled.split(ctx.n_clips))
@@ -200,6 +202,11 @@ class _ScaleShiftReLU(Function):
 
         g_scale, g_shift = map(sum, zip(*over_blocks(block, *_split_rows(x, out, g, g_x)), strict=True))
         return g_x, g_scale, g_shift
+
+
+def _half(kernel):
+    """Padding that keeps a map's size."""
+    return tuple(n // 2 for n in kernel.shape[2:])
 
 
 def _patches(picture, pool):

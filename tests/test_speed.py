@@ -4,10 +4,11 @@ import copy
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from pawlib import model
-from pawlib.bench import speed
+from pawlib import encoders, model
+from pawlib.bench import engine, speed
 
 TOLERANCE = 1e-8
 
@@ -57,6 +58,12 @@ def test_functions_take_turns_and_the_first_call_is_not_counted():
     assert all(len(times[name][clock]) == 3 for name in "ab" for clock in ("wall_s", "cpu_s"))
 
 
+def test_a_function_may_tell_its_own_seconds():
+    times = speed.take_turns({"told": lambda: 2.5, "timed": lambda: torch.tensor(9.0)}, n_rounds=2)
+    assert times["told"]["wall_s"] == [2.5, 2.5]
+    assert all(isinstance(seconds, float) and seconds < 2.5 for seconds in times["timed"]["wall_s"])
+
+
 def test_no_round_is_an_error():
     with pytest.raises(ValueError, match="n_rounds=0"):
         speed.take_turns({"a": print}, 0)
@@ -85,7 +92,7 @@ class _Store:
     def n_samples(self, track):
         return 200_000
 
-    def read(self, track, start, n_samples):
+    def read(self, track, start, n_samples, mono=True):
         return np.random.default_rng(0).standard_normal(n_samples).astype(np.float32) / 4
 
 
@@ -131,3 +138,144 @@ def test_the_yardstick_counts_its_operations():
     convolve, operations = speed.convolution(torch.float32, n_channels=2, n_clips=3, size=(4, 5))
     assert convolve().shape == (3, 2, 4, 5)
     assert operations == 2 * (3 * 2 * 4 * 5) * (2 * 3 * 3)  # two for every product: outputs x products of each
+
+
+# --- pretraining beside pretraining ---
+
+
+class Toy(torch.nn.Module):
+    """The least that bench.engine trains; what it hears of a song is `n_clip` twice, or all of it."""
+
+    sample_rate = 100
+
+    def __init__(self, n_whole, n_clip=None):
+        super().__init__()
+        self.n_whole, self.settings = n_whole, {}
+        self.encoder = torch.nn.Linear(n_whole, 3)
+        if n_clip is not None:
+            self.n_clip = n_clip
+
+    def views(self, wave, keys):
+        return (wave,)
+
+    def forward(self, wave):
+        return (self.encoder(wave),)
+
+    def objective(self, s):
+        return s.square().sum(1), {}
+
+
+def test_what_a_step_hears_is_the_whole_or_two_crops_of_it():
+    assert speed.heard_seconds(Toy(800)) == 8.0
+    assert speed.heard_seconds(Toy(800, n_clip=100)) == 2.0
+    assert speed.heard_seconds(Toy(100, n_clip=100)) == 1.0  # two distortions of one segment
+    assert speed.heard_seconds(model.MusicPAW("baseline", n_levels=2, whole_seconds=5.6)) == pytest.approx(5.6)
+
+
+def test_every_call_of_a_pass_is_the_next_epoch_of_one_run(tmp_path):
+    one = speed.EnginePass(Toy(50), _Store(), ["a", "b", "c"], batch_size=2, n_steps=2, folder=tmp_path)
+    assert one.ids == ["a", "b", "c", "a"]  # too few songs are taken again
+    seconds = [one(), one()]
+    history = engine.loop.read_json(tmp_path / "history.json")
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert seconds == pytest.approx([4 / entry["songs_per_s"] for entry in history])
+
+
+def test_a_pass_leaves_the_model_as_it_was(tmp_path):
+    toy = Toy(50)
+    before = toy.encoder.weight.detach().clone()
+    speed.EnginePass(toy, _Store(), ["a", "b"], 2, 1, tmp_path)()
+    assert torch.equal(toy.encoder.weight, before)
+
+
+def test_pretrainings_are_compared_at_equal_audio_per_step(monkeypatch):
+    """Epochs of 2 s and 1 s for 16 s of audio a step each: half the time is twice the music, and 8 times the songs."""
+    told = {"whole": 2.0, "crops": 1.0}
+    monkeypatch.setattr(
+        speed.EnginePass, "__call__", lambda one: told["whole" if one.model.n_whole == 800 else "crops"]
+    )
+    models = {"whole": Toy(800), "crops": Toy(900, n_clip=100)}
+    rates = speed.pretraining_rates(models, _Store(), ["a", "b"], seconds_per_step=16.0, n_rounds=3, n_steps=2)
+    assert [rates[name]["songs_per_step"] for name in rates] == [2, 8]
+    assert rates["whole"]["songs_per_s"] == 2 * 2 / 2.0 and rates["crops"]["songs_per_s"] == 8 * 2 / 1.0
+    assert rates["whole"]["audio_per_s"] == 16.0 and rates["crops"]["audio_per_s"] == 32.0
+    assert rates["whole"]["times_as_much_audio"] == rates["whole"]["times_as_many_songs"] == 1.0
+    assert rates["crops"]["times_as_much_audio"] == 2.0 and rates["crops"]["times_as_many_songs"] == 8.0
+
+
+def test_a_step_of_less_than_two_songs_is_refused_by_name():
+    with pytest.raises(ValueError, match="less than two songs of long, of which each step hears 8.0 s"):
+        speed.pretraining_rates({"long": Toy(800)}, _Store(), ["a"], seconds_per_step=10.0, n_rounds=1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_printed_order_gives_the_same_numbers_and_keeps_what_is_frozen(training):
+    ours = encoders.build("fcn_4").double().train(training)
+    ours.layers[0].norm.requires_grad_(False)
+    plain = speed.in_plain_order(copy.deepcopy(ours))
+    mel = torch.randn(2, 1, 128, 351, dtype=torch.float64)
+    torch.testing.assert_close(plain(mel), ours(mel), atol=TOLERANCE, rtol=TOLERANCE)
+    assert not any(isinstance(module, encoders.BatchNorm) for module in plain.modules())
+    frozen = [[name for name, p in network.named_parameters() if not p.requires_grad] for network in (ours, plain)]
+    assert frozen[0] == frozen[1] and frozen[0]
+
+
+# --- a folder of mp3 ---
+
+
+class Mean(torch.nn.Module):
+    """A tagger of two classes: the mean of its input, and less that."""
+
+    sample_rate, n_samples = 16_000, 16_000
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.weight = [], torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, wave):
+        self.sizes.append(len(wave))
+        mean = wave.square().mean(1, keepdim=True)
+        return torch.cat([mean, -mean], dim=1)
+
+
+@pytest.fixture(scope="module")
+def mp3s(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mp3")
+    rng = np.random.default_rng(0)
+    waves = [(0.1 * rng.standard_normal(16_000 * seconds)).astype(np.float32) for seconds in (6, 3)]
+    return root, speed.write_mp3s(root, waves, 16_000, n_copies=2)
+
+
+def test_mp3s_are_stereo_of_the_rate_asked_for_and_as_many_as_asked_for(mp3s):
+    root, seconds = mp3s
+    files = sorted(root.glob("*.mp3"))
+    assert len(files) == 4 and seconds == 2 * (6 + 3)
+    for file in files:
+        told = soundfile.info(file)
+        assert (told.channels, told.samplerate) == (2, 44_100)
+    assert sum(soundfile.info(file).duration for file in files) == pytest.approx(seconds, abs=0.5)
+
+
+def test_a_folder_is_embedded_whole_and_its_file_is_gone(mp3s):
+    paw = model.MusicPAW("baseline", n_levels=2, whole_seconds=5.6)
+    made = speed.embed_folder(paw, mp3s[0], "shortest")
+    assert made.n_tracks == made.n_new == 4 and made.complete and not made.out.exists()
+
+
+def test_a_tagger_answers_every_file_by_the_mean_over_its_inputs(mp3s):
+    tagger = Mean()
+    found = speed.tag_folder(tagger, mp3s[0], batch_size=4)
+    assert len(found) == 4 and max(tagger.sizes) == 4 and sum(tagger.sizes) >= 2 * (6 + 3)
+    for probabilities in found.values():
+        assert probabilities[0] == pytest.approx(
+            torch.tensor(0.005).sigmoid().item(), abs=5e-4
+        )  # noise of power 0.01, and itself a little late: half is left
+        assert probabilities.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_every_stage_of_a_folder_takes_time_in_the_order_of_work(mp3s):
+    paw = model.MusicPAW("baseline", n_levels=2, whole_seconds=5.6)
+    found = speed.folder_stages(paw, mp3s[0])
+    assert list(found) == ["decoding", "mixing down and resampling", "log-mels", "encoder"]
+    assert all(seconds > 0 for seconds in found.values())
+    assert paw.training  # timed on a copy

@@ -93,6 +93,44 @@ def test_one_dimensional_layer_equals_torchs_layers_in_the_published_order(kerne
     assert_close(layer.norm.running_var, norm.running_var)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_layer_that_cuts_a_wave_into_pieces_equals_torchs_layers(training, padding):
+    layer = restless(layers.Conv1dLayer(1, 5, 3, 3)).train(training)
+    layer.conv.padding = (padding,)
+    conv, norm = nn.Conv1d(1, 5, 3, 3, padding), nn.BatchNorm1d(5)
+    theirs = nn.Sequential(conv, norm, nn.ReLU()).double().train(training)
+    conv.load_state_dict(layer.conv.state_dict())
+    norm.load_state_dict(layer.norm.state_dict())
+    x = torch.randn(4, 1, 20, dtype=torch.float64)  # 20 is no multiple of 3
+    ours, expected = layer(x), theirs(x)
+    assert_close(ours, expected)
+    for got, wanted in zip(gradients(layer, ours), gradients(theirs, expected), strict=True):
+        assert_close(got, wanted)
+    assert_close(layer.norm.running_mean, norm.running_mean)
+    assert_close(layer.norm.running_var, norm.running_var)
+    assert layer.norm.num_batches_tracked == norm.num_batches_tracked
+    x.requires_grad_()  # a wave that wants a gradient takes the usual way
+    assert_close(torch.autograd.grad(layer(x).sum(), x)[0], torch.autograd.grad(theirs(x).sum(), x)[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_large_map_is_pooled_first_with_the_same_numbers(training, monkeypatch):
+    monkeypatch.setattr(layers, "LARGE", 0)
+    layer = restless(layers.Conv1dLayer(3, 5, 3, 1, pool=3)).train(training)
+    conv, norm = nn.Conv1d(3, 5, 3, 1, 1), nn.BatchNorm1d(5)
+    theirs = nn.Sequential(conv, norm, nn.ReLU(), nn.MaxPool1d(3)).double().train(training)
+    conv.load_state_dict(layer.conv.state_dict())
+    norm.load_state_dict(layer.norm.state_dict())
+    x = torch.randn(4, 3, 20, dtype=torch.float64)
+    ours, expected = layer(x), theirs(x)
+    assert_close(ours, expected)
+    for got, wanted in zip(gradients(layer, ours), gradients(theirs, expected), strict=True):
+        assert_close(got, wanted)
+    assert_close(layer.norm.running_mean, norm.running_mean)
+    assert_close(layer.norm.running_var, norm.running_var)
+
+
 @torch.no_grad()
 def test_squeeze_excitation_is_its_formula_and_weighs_between_0_and_1():
     block = layers.ResidualSE1d(3, 4).double()

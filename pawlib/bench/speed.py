@@ -1,29 +1,63 @@
-"""How fast: the step as a reader would first write it beside ours, the machine's own limit, and where a step goes.
+"""How fast: the step as a reader would first write it beside ours, the machine's own limit, and where a step goes; the
+pretrainings beside each other; a folder of mp3 through an encoder and through a tagger.
 
 Conventions
     Machines differ and are shared, so what counts is a ratio: the things compared take turns, round after round, and
     the ratio is the median over rounds. Times are wall-clock seconds; beside them stands the processor time, which
     another program's load disturbs less (on several threads it is the sum of theirs).
     wave, wave_aug : Tensor [shape=(B, n_whole)], the crops and their augmented views, made beforehand.
-    A model is a MusicPAW, or anything with its mels, encoder, interact and projector.
+    A model is a MusicPAW, or anything with its mels, encoder, interact and projector; for `pretraining_rates` and
+    EnginePass anything that bench.engine trains.
 
 Told in: notebooks/90_speed.ipynb
 """
 
 import contextlib
 import copy
+import itertools
 import resource
 import statistics
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
+import numpy as np
 import torch
 import torchaudio
 
-from pawlib import augment, encoders
-from pawlib.bench import costs, engine, loop, protocols
+from pawlib import augment, crops, encoders
+from pawlib.bench import audio, costs, engine, folders, loop, protocols
+from pawlib.bench.datasets import folder as any_folder
+from pawlib.bench.embed import BATCH_CLIPS, clips_of, computing_fast
 
 FORWARD_AND_BACKWARD = 3  # a training step's products: forward, gradient of the input, gradient of the weights
+NEVER_DONE = 1_000_000  # epochs of a run that is only timed
+
+
+def in_plain_order(network):
+    """A network's own layers in the order they are printed in, with torch's batch norm in place of ours.
+
+    What is changed is the network itself; numbers and parameters stay.
+
+    Parameters
+    ----------
+    network : Module
+        With layers of encoders.py in it.
+
+    Returns
+    -------
+    Module
+    """
+    for name, module in list(network.named_modules()):
+        if hasattr(module, "pool_first"):
+            module.pool_first = False
+        if isinstance(module, encoders.BatchNorm):
+            usual = torch.nn.BatchNorm2d(module.num_features).to(module.weight)
+            usual.load_state_dict(module.state_dict())
+            usual.requires_grad_(module.weight.requires_grad)
+            network.set_submodule(name, usual.train(module.training))
+    return network
 
 
 def as_first_written(model):
@@ -34,12 +68,7 @@ def as_first_written(model):
     model, fronts : the copy and a list of N torchaudio modules
     """
     plain = copy.deepcopy(model)
-    plain.encoder.pooling_first(False)
-    for name, module in list(plain.encoder.named_modules()):
-        if isinstance(module, encoders.BatchNorm):
-            usual = torch.nn.BatchNorm2d(module.num_features).to(module.weight)
-            usual.load_state_dict(module.state_dict())
-            plain.encoder.set_submodule(name, usual.train(module.training))
+    in_plain_order(plain.encoder)
     fronts = []
     for level in model.mels.fronts:
         with warnings.catch_warnings():  # filters between two bins: the paper's settings, see mels.py
@@ -105,6 +134,7 @@ def take_turns(functions, n_rounds):
     Parameters
     ----------
     functions : dict name -> callable
+        One that returns a float tells its own seconds, e.g. without set-up; else the call is timed.
     n_rounds : int > 0
 
     Returns
@@ -122,10 +152,11 @@ def take_turns(functions, n_rounds):
     for one_round in range(n_rounds + 1):
         for name, function in functions.items():
             wall, cpu = time.perf_counter(), time.process_time()
-            function()
+            own = function()
+            took = time.perf_counter() - wall, time.process_time() - cpu
             if one_round:
-                times[name]["wall_s"].append(time.perf_counter() - wall)
-                times[name]["cpu_s"].append(time.process_time() - cpu)
+                times[name]["wall_s"].append(own if isinstance(own, float) else took[0])
+                times[name]["cpu_s"].append(took[1])
     return times
 
 
@@ -267,6 +298,243 @@ def _one_step_by_stages(model, optimizer, store, ids, seed):
     return took
 
 
+# --- pretraining beside pretraining ---
+
+
+class EnginePass:
+    """One epoch of bench.engine per call, each going on where the last stopped; a call returns its own seconds.
+
+    They are the engine's: waiting for songs and working on them, as in a run; neither set-up nor files.
+
+    Parameters
+    ----------
+    model : Module
+        As bench.engine takes it. A copy is trained.
+    store : bench.store.Store
+    ids : list of str
+        Songs to choose from, taken again where they are too few.
+    batch_size, n_steps : int > 0
+        Of an epoch.
+    folder : path-like
+        Where the run is kept between calls.
+    seed : int
+    precision : str
+        As bench.engine has it.
+    """
+
+    def __init__(self, model, store, ids, batch_size, n_steps, folder, seed=0, precision="auto"):
+        self.model, self.store, self.folder, self.seed, self.precision = (
+            copy.deepcopy(model),
+            store,
+            folder,
+            seed,
+            precision,
+        )
+        self.batch_size, self.n_steps = batch_size, n_steps
+        self.ids = list(itertools.islice(itertools.cycle(ids), batch_size * n_steps))
+
+    def __call__(self):
+        with warnings.catch_warnings():  # a loss of a few steps on random weights says nothing
+            warnings.filterwarnings("ignore", message=".*the part-whole term makes up.*")
+            history = engine.pretrain(
+                self.model, self.store, self.ids, self.folder, n_epochs=NEVER_DONE, batch_size=self.batch_size,
+                seed=self.seed, precision=self.precision, compile=False, stop_after_steps=self.n_steps,
+                report=lambda line: None,
+                learning_rate=getattr(self.model, "LEARNING_RATE", engine.LEARNING_RATE),
+            )  # fmt: skip
+        return len(self.ids) / history[-1]["songs_per_s"]
+
+
+def heard_seconds(model):
+    """Seconds of a song that one step of a pretraining hears: its whole, or two crops where `n_clip` is cut from it."""
+    n_clip = getattr(model, "n_clip", model.n_whole)
+    return min(2 * n_clip, model.n_whole) / model.sample_rate
+
+
+def pretraining_rates(models, store, ids, seconds_per_step, n_rounds, n_steps=2, seed=0, precision="auto"):
+    """Pretrainings through one store and one engine, at equal audio per step and equal precision, in turns.
+
+    What differs is then a system's own: its views, its networks, its loss. As many songs make a step as together hold
+    `seconds_per_step` of what the system hears of a song (`heard_seconds`).
+
+    Parameters
+    ----------
+    models : dict name -> Module
+        As bench.engine takes them. The first is the one that ratios are formed with.
+    store : bench.store.Store
+    ids : list of str
+    seconds_per_step : float [s]
+    n_rounds, n_steps : int > 0
+        Rounds, and steps of an epoch of which a round consists.
+    seed : int
+    precision : str
+        As bench.engine has it.
+
+    Returns
+    -------
+    dict name -> dict
+        songs_per_step, heard_s (of a song), songs_per_s, audio_per_s (seconds heard per second), and
+        times_as_much_audio, times_as_many_songs: against the first, medians over rounds.
+
+    Raises
+    ------
+    ValueError
+        If two songs already hold more than `seconds_per_step`: batch norm and contrast need two.
+
+    Told in: notebooks/90_speed.ipynb
+    """
+    sizes = {name: round(seconds_per_step / heard_seconds(model)) for name, model in models.items()}
+    few = [name for name, size in sizes.items() if size < 2]
+    if few:
+        raise ValueError(
+            f"{seconds_per_step} s of audio per step are less than two songs of {few[0]}, of which each step hears "
+            f"{heard_seconds(models[few[0]]):.1f} s: ask for more"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        passes = {
+            name: EnginePass(model, store, ids, sizes[name], n_steps, Path(folder) / str(i), seed, precision)
+            for i, (name, model) in enumerate(models.items())
+        }
+        times = take_turns(passes, n_rounds)
+    first, *_ = models
+    found = {}
+    for name, model in models.items():
+        songs_per_s = sizes[name] * n_steps / statistics.median(times[name]["wall_s"])
+        more_songs = ratio(times, first, name) * sizes[name] / sizes[first]
+        found[name] = {
+            "songs_per_step": sizes[name],
+            "heard_s": heard_seconds(model),
+            "songs_per_s": songs_per_s,
+            "audio_per_s": songs_per_s * heard_seconds(model),
+            "times_as_many_songs": more_songs,
+            "times_as_much_audio": more_songs * heard_seconds(model) / heard_seconds(models[first]),
+        }
+    return found
+
+
+# --- a folder of mp3 ---
+
+
+def write_mp3s(folder, waves, sample_rate, n_copies=1, mp3_rate=44_100):
+    """Songs as a folder of stereo mp3s, as people have them.
+
+    Parameters
+    ----------
+    folder : path-like
+        It is made where it is not there.
+    waves : list of np.ndarray [shape=(n_samples,)]
+    sample_rate : int [Hz]
+        Of the waves.
+    n_copies : int > 0
+        Files of each song, with names of their own.
+    mp3_rate : int [Hz]
+        Of the files.
+
+    Returns
+    -------
+    float [s]
+        Length of all files together.
+    """
+    import soundfile
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, wave in enumerate(waves):
+        first = folder / f"song_{i:03d}_0.mp3"
+        left = audio.resample(wave, sample_rate, mp3_rate)
+        right = np.roll(left, mp3_rate // 1000)  # a millisecond late: two channels that differ
+        with soundfile.SoundFile(first, "w", mp3_rate, 2) as file:
+            for begin in range(0, len(left), 10 * mp3_rate):
+                file.write(np.stack([left, right], axis=1)[begin : begin + 10 * mp3_rate])
+        for k in range(1, n_copies):
+            first.with_name(f"song_{i:03d}_{k}.mp3").write_bytes(first.read_bytes())
+    return n_copies * sum(len(wave) for wave in waves) / sample_rate
+
+
+def embed_folder(model, root, levels="all"):
+    """What `pawlib embed` does, from the listing of the folder to the finished file, which is thrown away."""
+    with tempfile.TemporaryDirectory() as out:
+        return folders.embed(root, Path(out) / "embeddings.parquet", model, levels)
+
+
+def tag_folder(tagger, root, batch_size=16):
+    """Every file of a folder through a supervised network: decoded ahead, cut into its inputs, probabilities averaged.
+
+    The last input of a file is completed by repetition, as `pawlib embed` completes the last whole.
+
+    Parameters
+    ----------
+    tagger : Module
+        With sample_rate and n_samples; (B, n_samples) -> logits (B, n_classes). Its memory order is changed.
+    root : path-like
+    batch_size : int > 0
+
+    Returns
+    -------
+    dict id -> Tensor [shape=(n_classes,)]
+        Mean probabilities (reading R11).
+
+    Told in: notebooks/90_speed.ipynb
+    """
+
+    def inputs():
+        for track in any_folder.read(root):
+            waves = [wave for wave, _ in folders.wholes(track.path, tagger.sample_rate, tagger.n_samples)]
+            yield track.id, torch.from_numpy(np.stack(waves))
+
+    tagger.eval()
+    found = {}
+    with torch.inference_mode(), computing_fast(tagger):
+        for (name, waves), _ in loop.read_ahead(inputs()):
+            logits = torch.cat([tagger(some).float() for some in waves.split(batch_size)])
+            found[name] = logits.sigmoid().mean(0)
+    return found
+
+
+def folder_stages(model, root, levels=None):
+    """Where the time of embedding a folder goes, one stage after the other, nothing overlapped: seconds.
+
+    Parameters
+    ----------
+    model : MusicPAW
+    root : path-like
+    levels : list of int, optional
+        All by default.
+
+    Returns
+    -------
+    dict stage -> seconds, in the order of work
+    """
+    levels = list(range(model.n_levels)) if levels is None else levels
+    took = dict.fromkeys(("decoding", "mixing down and resampling", "log-mels", "encoder"), 0.0)
+
+    @contextlib.contextmanager
+    def stage(name):
+        began = time.perf_counter()
+        yield
+        took[name] += time.perf_counter() - began
+
+    model = copy.deepcopy(model).eval()
+    with torch.inference_mode(), computing_fast(model):
+        for track in any_folder.read(root):
+            with stage("decoding"):
+                wave, rate = audio.decode(track.path)
+            with stage("mixing down and resampling"):
+                mono = audio.resample(audio.mixed_down(wave.T), rate, model.sample_rate)
+            wholes, _ = crops.split_wholes(torch.from_numpy(mono).unsqueeze(0), model.n_whole)
+            tree = crops.hierarchical_crops(wholes[0], model.n_levels, model.n_parts)
+            for level in levels:
+                for some in tree[level].flatten(0, 1).split(BATCH_CLIPS):
+                    with stage("log-mels"):
+                        mel = model.mels.level(level, some.unsqueeze(1)).flatten(0, 1)
+                    with stage("encoder"):
+                        model.encoder(mel)
+    return took
+
+
+# --- what comes before, and memory ---
+
+
 def embedding_rate(model, waves, level, batch_clips=64):
     """Embed tracks as the probes do; seconds of audio per second.
 
@@ -278,14 +546,12 @@ def embedding_rate(model, waves, level, batch_clips=64):
         Whose clips are embedded.
     batch_clips : int
     """
-    from pawlib.bench import embed
-
     n_clip = model.n_whole // model.n_parts**level
     model = copy.deepcopy(model).eval()
-    with torch.inference_mode(), embed.computing_fast(model):
-        model.embed_clips(embed.clips_of(waves[0], n_clip), level)
+    with torch.inference_mode(), computing_fast(model):
+        model.embed_clips(clips_of(waves[0], n_clip), level)
         began = time.perf_counter()
-        clips = torch.cat([embed.clips_of(wave, n_clip) for wave in waves])
+        clips = torch.cat([clips_of(wave, n_clip) for wave in waves])
         for some in clips.split(batch_clips):
             model.embed_clips(some, level)
         took = time.perf_counter() - began

@@ -93,8 +93,12 @@ class AudioNTT(nn.Module):
                 f"audio_ntt got shape {tuple(mel.shape)}, expected (B, 1, {self.n_mels}, at least 8 frames): is it the "
                 "log-mel of another encoder?"
             )
-        x = mel
-        for layer in self.layers:
+        first, *others = self.layers
+        if first.pool_first and not mel.requires_grad and fast_layer.applies(mel):
+            x = first.on_picture(mel, mel.new_ones(1), mel.new_zeros(1))  # its full map is never kept
+        else:
+            x = first(mel)
+        for layer in others:
             x = layer(x)  # (B, 64, bands, time) at the end
         x = self.dense(x.permute(0, 3, 2, 1).flatten(2))  # (B, time, 512), channels of a band side by side
         return x.amax(dim=1) + x.mean(dim=1)

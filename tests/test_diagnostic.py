@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pawlib import paths
+from pawlib import model, paths, systems
 from pawlib.bench import corpora, datasets, diagnostic, results, stats
 
 RATE = 1000
@@ -204,3 +204,18 @@ def test_the_example_of_the_module_runs_on_the_toy_twin_where_it_is_there():
     report = diagnostic.evaluate(embed_fn, sample_rate=16_000, scale="toy", **FEW)
     assert set(report.clips["groups"]) == {"timbre", "musical", "part", "order"}
     assert 0 < report.retrieval["level_1"]["accuracy"] <= 1
+
+
+def test_music_paw_is_asked_at_the_level_of_a_clips_length_and_others_at_their_own():
+    paw = model.MusicPAW("baseline", whole_seconds=0.64, n_levels=2).eval()
+    asked = diagnostic.asking(paw)
+    waves = 0.1 * torch.randn(2, paw.n_whole, generator=torch.Generator().manual_seed(0))
+    assert asked["sample_rate"] == 16_000 and asked["n_samples"] is None
+    for level, clips in enumerate((waves, waves[:, : paw.n_whole // 2])):
+        with torch.no_grad():
+            expected = paw.embed_clips(clips, level)
+            got = asked["embed_fn"](clips)
+        assert torch.nn.functional.cosine_similarity(got, expected).min() > 0.99  # bf16 where the device has it
+    net = systems.system("byol_a")(encoder="audio_ntt")
+    fixed = diagnostic.asking(net)
+    assert fixed["n_samples"] == net.n_clip and fixed["sample_rate"] == net.sample_rate

@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_engine import Songs
 
-from pawlib import model
+from pawlib import model, systems
 from pawlib.bench import corpora, datasets, embed
 
 
@@ -125,3 +125,15 @@ def test_calibration_moves_statistics_and_no_weight(corpus):
     assert all(torch.equal(weights[name], p) for name, p in untrained.named_parameters())
     assert untrained.encoder.norm.running_mean.abs() > 1  # decibels of noise are far from zero
     assert not untrained.training
+
+
+@pytest.mark.parametrize(("slug", "kw"), [("byol_a", {"encoder": "audio_ntt"}), ("cola", {"encoder": "fcn_4"})])
+def test_a_system_with_one_length_of_clip_is_calibrated_on_its_clips(corpus, slug, kw):
+    torch.manual_seed(0)
+    net = systems.system(slug)(**kw, **({"whole_seconds": 5.6} if slug == "cola" else {}))
+    weights = {name: value.clone() for name, value in net.named_parameters()}
+    before = {name: value.clone() for name, value in net.encoder.named_buffers() if "running_mean" in name}
+    embed.calibrate(net, corpus, n_batches=2)
+    after = dict(net.encoder.named_buffers())
+    assert before and all(not torch.equal(value, after[name]) for name, value in before.items())
+    assert all(torch.equal(value, weights[name]) for name, value in net.named_parameters()) and not net.training

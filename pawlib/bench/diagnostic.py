@@ -18,7 +18,7 @@ Conventions
     Version 1 is generator and registry of version 1, seed 0, at scale "small". Numbers of other versions, scales or of
     the real MagnaTagATune are not comparable. Covers are not part of version 1.
 
-Told in: notebooks/81_your_music.ipynb
+Told in: notebooks/74_diagnostic.ipynb, notebooks/81_your_music.ipynb
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ import torch
 
 from pawlib import crops
 from pawlib.bench import audio, corpora, datasets, evaluation, hierarchy, protocols, results, stats
-from pawlib.bench.embed import clips_of, encode_clips
+from pawlib.bench.embed import clips_of, computing_fast, encode_clips
 from pawlib.bench.files import read_json
 from pawlib.bench.progress import progress
 from pawlib.bench.twins import freeze, mtat, registry
@@ -196,6 +196,34 @@ def evaluate(
         clips=clips, wholes=wholes, retrieval=_retrieval(encoder, opened, sample_rate, n_whole, n_samples, n_boot),
         pooled=n_samples is not None and n_samples < n_whole,
     )  # fmt: skip
+
+
+def asking(model):
+    """How a checkpoint of chapters 10 to 14 is asked: `evaluate(**asking(model), name=...)`.
+
+    Music-PAW hears a clip of each of its levels' lengths with the hop of that level, and so any length it is asked for;
+    the other systems hear one length.
+
+    Parameters
+    ----------
+    model : MusicPAW, or what `systems.load_pretrained` returns
+
+    Returns
+    -------
+    dict of embed_fn, sample_rate, n_samples
+
+    Told in: notebooks/74_diagnostic.ipynb
+    """
+    model.eval()
+    n_clip = getattr(model, "n_clip", None)
+    levels = {} if n_clip else {model.n_whole // model.n_parts**n: n for n in range(model.n_levels)}
+
+    def embed_fn(waves):
+        level = levels.get(waves.shape[1], model.n_levels - 1)
+        with computing_fast(model):
+            return model.embed_clips(waves, level).float()
+
+    return {"embed_fn": embed_fn, "sample_rate": model.sample_rate, "n_samples": n_clip}
 
 
 def part_to_whole(tree, works=None, n_boot=1000):

@@ -104,11 +104,12 @@ def calibrate(model, corpus, n_batches=50, seed=0):
     """Give an encoder that was never trained the batch-norm statistics of the training songs; no weight changes.
 
     Without them its layers would add up whatever scale the random weights have, and a random encoder would be a worse
-    rival than it is. Each batch holds every clip of every level of two songs, as joint batches in training do (R14).
+    rival than it is. Each batch holds every clip of every level of two songs, as joint batches in training do (R14);
+    of a system with one length of clip, the clips of one crop.
 
     Parameters
     ----------
-    model : MusicPAW
+    model : MusicPAW, or a system of `systems/pretraining`
     corpus : corpora.Corpus
     n_batches : int > 0
         With batch norm's momentum of 0.1, 50 leave half a per cent of where it began.
@@ -116,17 +117,21 @@ def calibrate(model, corpus, n_batches=50, seed=0):
         Of the songs and their crops.
     """
     tracks = corpus.splits.train
-    model.encoder.train()
+    n_clip = getattr(model, "n_clip", None)
+    model.train() if n_clip else model.encoder.train()
     for step in range(n_batches):
         keys = [augment.sample_key(seed, step, song) for song in range(2)]
         songs = [tracks[key % len(tracks)].id for key in keys]
         waves = [
             loop.crop(corpus.store, s, model.sample_rate, model.n_whole, k) for s, k in zip(songs, keys, strict=True)
         ]
-        tree = crops.hierarchical_crops(torch.from_numpy(np.stack(waves)), model.n_levels, model.n_parts)
-        clips = [model.mels.level(n, level).flatten(0, 1) for n, level in enumerate(tree)]
+        waves = torch.from_numpy(np.stack(waves))
         with computing_fast(model):
-            model.encoder(torch.cat(clips))
+            if n_clip:
+                model.embed_clips(torch.cat([clips_of(wave, n_clip) for wave in waves]))
+            else:
+                tree = crops.hierarchical_crops(waves, model.n_levels, model.n_parts)
+                model.encoder(torch.cat([model.mels.level(n, level).flatten(0, 1) for n, level in enumerate(tree)]))
     model.eval()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import stat
+import types
 
 import numpy as np
 import pytest
@@ -35,7 +36,11 @@ def log(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     log = tmp_path / "log.txt"
     log.touch()
-    monkeypatch.setattr(gather.time, "sleep", lambda seconds: log.write_text(log.read_text() + f"pause {seconds}\n"))
+
+    def sleep(seconds):
+        log.write_text(log.read_text() + f"pause {seconds}\n")
+
+    monkeypatch.setattr(gather, "time", types.SimpleNamespace(sleep=sleep))  # its own: others may sleep meanwhile
     return log
 
 

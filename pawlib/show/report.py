@@ -49,6 +49,7 @@ from pawlib.bench import files, results, runlist, tables
 from pawlib.bench.progress import progress
 from pawlib.show import tidy
 
+WIDE = 12  # columns; a table with more is printed in small letters
 ROWS = ("committed", "mine")
 PUBLISHED, MINE, MISSING = "published", "mine", "missing"
 WIDEST, FEW_BYTES, N_COLOURS = 1600, 200_000, 128  # of a picture: pixels, bytes, and what is left of one above them
@@ -190,7 +191,8 @@ def as_html(table):
         body.append(f'<tr><th scope="row">{_marks(first)}</th>{rest}</tr>')
     notes = "".join(f"<li>{_marks(note)}</li>" for note in table.notes)
     rows = f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
-    return f'<div class="scroll" tabindex="0"><table class="numbers">{rows}</table></div><ul class="notes">{notes}</ul>'
+    kind = "numbers wide" if len(table.columns) > WIDE else "numbers"
+    return f'<div class="scroll" tabindex="0"><table class="{kind}">{rows}</table></div><ul class="notes">{notes}</ul>'
 
 
 def _shown(number, table):
@@ -939,6 +941,7 @@ footer { margin-top: 4rem; color: var(--pale); font-size: .88rem; border-top: 1p
   body { max-width: none; padding: 0; font-size: 9.5pt; } h2 { break-before: page; } h3, h4 { break-after: avoid; }
   .picture, tr { break-inside: avoid; } .picture img { max-height: 15cm; width: auto; }
   .scroll, pre, .picture { overflow: visible; max-height: none; background: none; } pre { white-space: pre-wrap; }
+  .wide { font-size: .5rem; } .wide th, .wide td { padding: .15em .25em; white-space: normal; }
   table { font-size: 7pt; } th, td { padding: 1.5pt 3pt; } .numbers thead th { min-width: 0; }
   .numbers td { white-space: normal; } .numbers th[scope=row] { min-width: 0; position: static; }
   .command { display: none; } summary { list-style: none; } }

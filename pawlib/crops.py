@@ -123,7 +123,7 @@ def follow(clips, choices):
     ValueError
         If `choices` is not (B, N-1).
 
-    Told in: notebooks/02_crops.ipynb, notebooks/73_readings.ipynb
+    Told in: notebooks/06_loss.ipynb
     """
     n_songs, n_parts = clips[0].shape[0], clips[1].shape[1] if len(clips) > 1 else 2
     if choices.shape != (n_songs, len(clips) - 1):

@@ -85,15 +85,7 @@ def table(root, random=True):
     """All baselines on one twin: dict baseline -> {groups: {group: {roc_auc, spread}}, per_tag, direction}."""
     twin = read_json(Path(root) / "twin.json")
     waves, *rest = read(root)
-    features = {
-        "log-mel statistics": [_all(baselines.log_mel_statistics, waves)],
-        "MFCC statistics": [_all(baselines.mfcc_statistics, waves)],
-    }
-    for name, clips in (
-        (("random FCN-4, whole", "whole"), ("random FCN-4, mean of short clips", "short")) if random else ()
-    ):
-        seeds = progress(SEEDS, what=name, unit="seeds")
-        features[name] = [baselines.random_fcn_4(waves, seed, clips, n_clips=4) for seed in seeds]
+    features = _features(waves, random)
     return {name: _summary([score(x, *rest, twin) for x in runs]) for name, runs in features.items()}
 
 
@@ -200,15 +192,7 @@ def scenes_table(root, random=True):
     every = scenes_reader.all_tracks(root)
     row = {track.id: i for i, track in enumerate(every)}
     waves = [_mono(track.path) for track in progress(every, what="reading", unit="files")]
-    features = {
-        "log-mel statistics": [_all(baselines.log_mel_statistics, waves)],
-        "MFCC statistics": [_all(baselines.mfcc_statistics, waves)],
-    }
-    for name, clips in (
-        (("random FCN-4, whole", "whole"), ("random FCN-4, mean of short clips", "short")) if random else ()
-    ):
-        seeds = progress(SEEDS, what=name, unit="seeds")
-        features[name] = [baselines.random_fcn_4(waves, seed, clips, n_clips=4) for seed in seeds]
+    features = _features(waves, random)
     splits = [scenes_reader.read(root, split) for split in scenes_reader.SPLITS]
     found = {}
     for name, runs in progress(features.items(), what="scoring baselines", unit="baselines"):
@@ -257,6 +241,20 @@ def _summary_of_splits(scored, names, labels):
             for label in labels
         },
     }
+
+
+def _features(waves, random):
+    """Features of all baselines, dict baseline -> one array a run: of random encoders one for each seed."""
+    features = {
+        "log-mel statistics": [_all(baselines.log_mel_statistics, waves)],
+        "MFCC statistics": [_all(baselines.mfcc_statistics, waves)],
+    }
+    for name, clips in (
+        (("random FCN-4, whole", "whole"), ("random FCN-4, mean of short clips", "short")) if random else ()
+    ):
+        seeds = progress(SEEDS, what=name, unit="seeds")
+        features[name] = [baselines.random_fcn_4(waves, seed, clips, n_clips=4) for seed in seeds]
+    return features
 
 
 def _all(statistics, waves):

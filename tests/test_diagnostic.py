@@ -135,7 +135,7 @@ def test_the_report_makes_a_row_a_table_and_a_licence(corpus, tmp_path):
     report = diagnostic.evaluate(tags_only, RATE, corpus, name="my_net", **FEW)
     row = report.row()
     assert row["id"] == "made-up.small.my_net.none.diagnostic.seed0" and row["n_tracks"] == 20
-    assert row["settings"]["diagnostic"] == diagnostic.ID == "mtat-v1.works-v1.diagnostic-v1"
+    assert row["settings"]["diagnostic"] == diagnostic.ID == "mtat-v2.works-v1.diagnostic-v1"
     assert row["settings"]["intervals"] == stats.INTERVALS
     assert set(row["groups"]) == {"timbre", "order", "timbre, wholes", "order, wholes"}
     assert row["metrics"]["part_to_whole_level_3_chance"] == 0.05 and row["metrics"]["roc_auc_wholes"] > 0.99

@@ -45,7 +45,7 @@ import soundfile
 
 from pawlib import paths
 from pawlib.bench.files import atomic, locked, read_json, write_json
-from pawlib.bench.twins import arrange, making, mtat, registry, render, scores, soundfont
+from pawlib.bench.twins import arrange, making, mtat, registry, render, scores
 
 VERSION = 1
 FILE = Path(__file__).with_name(f"covers-v{VERSION}.csv")
@@ -77,7 +77,6 @@ LEVEL_DB = (-24.0, -18.0)
 VELOCITY = {"melody": 92, "other": 66, "jitter": 8}
 GATE = 0.95
 TAIL_S = 0.5
-FONT = ".in_tune.sf2"  # in the twin's folder while it is made
 MP3_QUALITY = 0.85  # gives about 32 kbps at 16 kHz
 LICENCE = (
     "Audio made on your own machine from scores that come with the music21 package (traditional tunes and Bach's "
@@ -307,10 +306,10 @@ def arranged(notes, recipe):
     return played, np.array(melody, dtype=np.float64), length_q / recipe["q_per_s"]
 
 
-def to_audio(notes, recipe, font=None):
+def to_audio(notes, recipe):
     """`arranged`, rendered at the recipe's `level_db` (RMS): float32 [shape=(n_samples,)]; and the melody."""
     played, melody, seconds = arranged(notes, recipe)
-    audio = render.render(played, round((seconds + TAIL_S) * render.SAMPLE_RATE), font=font)
+    audio = render.render(played, round((seconds + TAIL_S) * render.SAMPLE_RATE))
     audio *= 10 ** (recipe["level_db"] / 20) / np.sqrt(np.mean(audio**2))
     return (audio * min(1.0, 0.98 / np.abs(audio).max())).astype(np.float32), melody
 
@@ -389,7 +388,6 @@ def make(dataset, layout, root=None, size="small", seed=0, n_workers=None):
         write_json(root / "making.json", identity)
         missing = [recipe for recipe in recipes if not _finished(root, recipe)]
         missing.sort(key=lambda recipe: (recipe["path"], recipe["file"]))
-        soundfont.in_tune(render.sound_font(), root / FONT)
         one, what = functools.partial(_render_one, root), f"rendering the twin of {dataset}"
         left_out = making.render_all(one, missing, n_workers, what)
         lost = [recipe["file"] for recipe in left_out]
@@ -400,7 +398,6 @@ def make(dataset, layout, root=None, size="small", seed=0, n_workers=None):
         layout.write_lists(root, recipes)
         write_json(root / "twin.json", {**identity, **_card(recipes), **making.told_left_out(left_out)})
         (root / "making.json").unlink()
-        (root / FONT).unlink()
     return root
 
 
@@ -432,7 +429,7 @@ def _finished(root, recipe):
 
 def _render_one(root, recipe):
     """Render one recording: audio first, then what it holds."""
-    audio, melody = to_audio(scores.load(recipe["path"], recipe["number"]), recipe, root / FONT)
+    audio, melody = to_audio(scores.load(recipe["path"], recipe["number"]), recipe)
     path = root / recipe["file"]
     with atomic(path) as temporary:
         if path.suffix == ".mp3":

@@ -28,7 +28,8 @@ from pawlib import paths
 from pawlib.bench.files import atomic, locked, write_json
 from pawlib.bench.twins import arrange, making, registry, render, scores
 
-VERSION = 1
+VERSION = 2  # 1 had the same plan, played out of tune: see twins.soundfont
+PLAN_VERSION = 1  # what every draw of the plan hangs on
 SIZES = {  # tracks of a class, at most
     "small": {"train": 50, "valid": 20, "test": 30},
     "toy": {"train": 4, "valid": 4, "test": 4},
@@ -260,7 +261,7 @@ def in_room(audio, recipe):
 
 def _recipes(name, split, found, seed):
     """Recipes of one class and split, at the size small."""
-    rng = functools.partial(making.generator, VERSION, seed, f"{name}/{split}")
+    rng = functools.partial(making.generator, PLAN_VERSION, seed, f"{name}/{split}")
     order = rng("pairs").permutation(len(found))
     pairs = [[found[i] for i in order[k : k + TUNES]] for k in range(0, len(found) - TUNES + 1, TUNES)]
     n = min(SIZES["small"][split], TRACKS_PER_PAIR * len(pairs))
@@ -314,7 +315,7 @@ def _card(recipes):
         "sample_rate": SAMPLE_RATE,
         "duration_s": DURATION_S,
         "registry": [registry.FILE.name, registry.ESSEN_FILE.name],
-        "sound_font": "TimGM6mb.sf2",
+        "sound_font": "TimGM6mb.sf2, in tune (twins.soundfont)",
         "licence": LICENCE,
         "splits": by_split,
         "works": {recipe["clip_id"]: recipe["pair"] for recipe in recipes},

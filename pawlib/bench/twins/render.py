@@ -1,4 +1,4 @@
-"""Timed notes to mono audio: symusic with the sound font that the pretty_midi package carries.
+"""Timed notes to mono audio: symusic with the sound font that the pretty_midi package carries, in tune.
 
 Conventions
     A timed note is (program, start_s, end_s, pitch, velocity); program 0..127 is a General MIDI instrument, DRUMS
@@ -12,6 +12,9 @@ Told in: notebooks/01_data.ipynb
 from pathlib import Path
 
 import numpy as np
+
+from pawlib import paths
+from pawlib.bench.twins import soundfont
 
 SAMPLE_RATE = 16_000
 PLAYED_HZ = 44_100  # at least; at 16 kHz itself filters of the sound font are unstable, and it may never end
@@ -36,7 +39,7 @@ def sound_font():
     return path
 
 
-def render(notes, n_samples, sample_rate=SAMPLE_RATE, font=None):
+def render(notes, n_samples, sample_rate=SAMPLE_RATE):
     """Play timed notes.
 
     Parameters
@@ -46,8 +49,6 @@ def render(notes, n_samples, sample_rate=SAMPLE_RATE, font=None):
         Length of the result; what would sound after it is not played.
     sample_rate : int [Hz]
         Of the result; it is played at the first multiple that is PLAYED_HZ or more.
-    font : path-like, optional
-        A sound font; `sound_font()` if not given, in which many programs are out of tune: see twins.soundfont.
 
     Returns
     -------
@@ -74,7 +75,7 @@ def render(notes, n_samples, sample_rate=SAMPLE_RATE, font=None):
         for start_s, length_s, pitch, velocity in sorted(rows):
             track.notes.append(symusic.Note(start_s, length_s, int(pitch), int(velocity), ttype="second"))
         score.tracks.append(track)
-    played = np.asarray(_synthesizer(sample_rate * oversampling, font).render(score, stereo=False), dtype=np.float32)
+    played = np.asarray(_synthesizer(sample_rate * oversampling).render(score, stereo=False), dtype=np.float32)
     audio = played[0, : n_samples * oversampling]
     audio = scipy.signal.resample_poly(audio, 1, oversampling).astype(np.float32)
     audio = np.pad(audio[:n_samples], (0, max(0, n_samples - len(audio))))
@@ -84,8 +85,17 @@ def render(notes, n_samples, sample_rate=SAMPLE_RATE, font=None):
     return audio
 
 
-def _synthesizer(played_hz, font=None):
+def _synthesizer(played_hz):
     """A new synthesiser for every clip: what one of them has played before changes how some instruments sound."""
     import symusic
 
-    return symusic.Synthesizer(sf_path=str(font or sound_font()), sample_rate=played_hz, quality=0)
+    return symusic.Synthesizer(sf_path=str(_in_tune()), sample_rate=played_hz, quality=0)
+
+
+def _in_tune():
+    """The sound font with its samples' pitch where the synthesiser looks for it: written once, beside the twins."""
+    made = paths.data() / "twins" / "TimGM6mb.in_tune.sf2"
+    if not made.is_file():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        soundfont.in_tune(sound_font(), made)
+    return made

@@ -31,7 +31,7 @@ def made(seed=0, roc_auc=0.7, **changes):
     return results.row(**(fields | changes))
 
 
-def test_row_says_what_was_run_and_with_what():
+def test_row_says_what_was_run_and_with_what(data):
     row = made()
     assert tuple(row) == results.FIELDS
     assert row["id"] == "mtat-twin.small.music_paw.fcn_4.linear_probe.seed0"
@@ -87,6 +87,20 @@ def test_what_is_written_is_read_back(data):
     assert path == data / "runs" / row["id"] / "row.json"
     assert results.read("mine") == [row]
     assert results.read("committed") == []
+
+
+def test_rows_name_the_version_of_their_twin_and_those_of_another_are_left_out(data):
+    card = data / "twins" / "mtat" / "twin.json"
+    card.parent.mkdir(parents=True)
+    card.write_text('{"version": 2}')
+    now = made()
+    assert now["versions"]["mtat-twin"] == 2 and "mtat" not in made(dataset="mtat")["versions"]
+    results.write(now)
+    old = now | {"id": now["id"].replace("seed0", "seed1"), "seed": 1}
+    old["versions"] = {name: version for name, version in old["versions"].items() if name != "mtat-twin"}
+    results.write(old)
+    with pytest.warns(UserWarning, match="seed1 was made on version 1 of the twin, here is version 2: delete"):
+        assert [one["id"] for one in results.read("mine")] == [now["id"]]
 
 
 def test_filters_take_a_value_or_several(data):

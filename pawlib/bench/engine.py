@@ -205,7 +205,7 @@ def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, tag=None, 
         "scale": scale,
         "seed": seed,
         "commit": results.commit(),
-        "versions": results.versions(),
+        "versions": results.versions(corpus.name),
     }
     history = pretrain(model, corpus.store, ids, folder, seed=seed, card=card, report=report, **recipe)
     checkpoints.load_weights(model, folder / "checkpoint.safetensors")

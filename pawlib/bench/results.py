@@ -112,7 +112,7 @@ def row(
         "id": id or make_id(system, backbone, dataset, protocol, scale, seed, tag),
         "system": system, "backbone": backbone or NONE, "dataset": dataset, "split": split, "protocol": protocol,
         "scale": scale, "seed": seed, "tag": tag, "metrics": metrics, "groups": groups or {}, "per_tag": per_tag or {},
-        "n_tracks": n_tracks, "commit": commit(), "versions": versions(),
+        "n_tracks": n_tracks, "commit": commit(), "versions": versions(dataset),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "settings": ({"intervals": stats.INTERVALS} if _has_intervals(metrics) else {}) | (settings or {}),
     }  # fmt: skip
@@ -172,7 +172,7 @@ def read(rows="committed", **filters):
     Warns
     -----
     UserWarning
-        Naming each file that is no valid row, and why; it is left out.
+        Naming each file that is no valid row, or a row of my runs on another version of a twin; it is left out.
 
     Told in: notebooks/61_table1.ipynb
     """
@@ -185,7 +185,7 @@ def read(rows="committed", **filters):
     if rows != "mine":
         found |= _read_folder(paths.results().glob("*.json"))
     if rows != "committed":
-        found |= _read_folder(paths.runs().glob("*/row.json"))
+        found |= _of_this_twin(_read_folder(paths.runs().glob("*/row.json")))
     return [found[key] for key in sorted(found) if _passes(found[key], filters)]
 
 
@@ -241,15 +241,29 @@ def commit():
     return head.stdout.strip() + ("+dirty" if changed else "")
 
 
-def versions():
-    """Versions of Python and of the packages whose numbers we trust."""
-    found = {"python": platform.python_version()}
+def versions(dataset=None):
+    """Versions of Python, of the packages whose numbers we trust, and of a dataset that is a twin.
+
+    Parameters
+    ----------
+    dataset : str, optional
+        As rows name it: "mtat-twin" adds {"mtat-twin": 2}, read from the twin's own card; "mtat" adds nothing.
+    """
+    found = {"python": platform.python_version()} | _twin_version(dataset)
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _twin_version(dataset):
+    """{"mtat-twin": 2} where this data folder holds that twin, else {}."""
+    if dataset is None or not dataset.removesuffix("-toy").endswith("-twin"):
+        return {}
+    card = paths.data() / "twins" / dataset.replace("-twin", "") / "twin.json"
+    return {dataset: files.read_json(card)["version"]} if card.is_file() else {}
 
 
 def paper(number):
@@ -307,6 +321,23 @@ def _read_folder(found):
             continue
         rows[one["id"]] = one
     return rows
+
+
+def _of_this_twin(rows):
+    """{id: row} without the rows that were made on another version of a twin than the data folder holds."""
+    held = {dataset: _twin_version(dataset).get(dataset) for dataset in {one["dataset"] for one in rows.values()}}
+    kept = {}
+    for key, one in rows.items():
+        made, here = one["versions"].get(one["dataset"], 1), held[one["dataset"]]  # version 1 had no need of a number
+        if here in (None, made):
+            kept[key] = one
+        else:
+            warnings.warn(
+                f"left out: {key} was made on version {made} of the twin, here is version {here}: "
+                "delete the run's folder and run it again",
+                stacklevel=3,
+            )
+    return kept
 
 
 def _passes(one, filters):

@@ -1,7 +1,7 @@
 """Score a twin with cheap baselines only: the evidence on which its generator is frozen.
 
-    python -m pawlib.bench.twins.freeze [ROOT]                      write mtat-v1-baselines.json beside this module
-    python -m pawlib.bench.twins.freeze --dataset gtzan [ROOT]      write gtzan-v1-baselines.json
+    python -m pawlib.bench.twins.freeze [ROOT]                      write mtat-v2-baselines.json beside this module
+    python -m pawlib.bench.twins.freeze --dataset gtzan [ROOT]      write gtzan-v2-baselines.json
     python -m pawlib.bench.twins.freeze --dataset dcase2016 [ROOT]  write dcase2016-v1-baselines.json
 
 Rule: before any pretraining is looked at, log-mel statistics, MFCC statistics and random encoders must be above chance

@@ -76,7 +76,7 @@ def complete(root, identity):
             if other:
                 raise ValueError(
                     f"{root} holds another twin ({', '.join(other)}), asked for {identity}: "
-                    "delete it or choose another folder"
+                    "delete it, with the runs that heard it, or choose another folder"
                 )
     return (root / "twin.json").is_file()
 

@@ -122,27 +122,31 @@ def apply(wave, songs, sample_rate=16_000):
     """Apply drawn augmentations: (B, L) and one dict of `draw` per song -> (B, L), a copy."""
     level = [song.get("polarity", 1.0) * 10 ** (song.get("gain_db", 0.0) / 20) for song in songs]
     out = wave.float() * torch.tensor(level, dtype=torch.float32).to(wave.device).unsqueeze(1)
+    undergo = functools.partial(_undergo, sample_rate=sample_rate)
     if wave.device.type == "cpu":  # songs side by side, one core each
-        fast_layer.over_blocks(functools.partial(_undergo, sample_rate=sample_rate), out.unbind(0), songs)
-    else:
-        for row, song in zip(out, songs, strict=True):
-            _undergo(row, song, sample_rate)
+        fast_layer.over_blocks(undergo, out.split(1), [[song] for song in songs])
+    else:  # a few large launches instead of a hundred small ones for each song
+        undergo(out, songs)
     return out
 
 
-def _undergo(row, song, sample_rate):
-    """Noise, filter, delay and pitch shift of one song (L,), in place."""
-    if "noise" in song:
-        generator = torch.Generator(device=row.device).manual_seed(song["noise_key"])
-        row += torch.randn(row.shape, generator=generator, device=row.device) * (song["noise"] * row.std())
-    if "high_pass_hz" in song or "low_pass_hz" in song:
-        row.copy_(_filter(row, song, sample_rate))
-    if "delay" in song:
-        late = torch.zeros_like(row)
-        late[song["delay"] :] = DELAY_VOLUME * row[: -song["delay"]]
-        row.add_(late).mul_(0.5)
-    if song.get("semitones"):
-        row.copy_(pitch_shift(row, song["semitones"]))
+def _undergo(rows, songs, sample_rate):
+    """Noise, filter, delay and pitch shift of K songs (K, L), in place; those that share a step take it together."""
+    for row, song in zip(rows, songs, strict=True):
+        if "noise" in song:
+            generator = torch.Generator(device=row.device).manual_seed(song["noise_key"])
+            row += torch.randn(row.shape, generator=generator, device=row.device) * (song["noise"] * row.std())
+    filtered = [i for i, song in enumerate(songs) if "high_pass_hz" in song or "low_pass_hz" in song]
+    if filtered:
+        rows[filtered] = _filter(rows[filtered], [songs[i] for i in filtered], sample_rate)
+    for row, song in zip(rows, songs, strict=True):
+        if "delay" in song:
+            late = torch.zeros_like(row)
+            late[song["delay"] :] = DELAY_VOLUME * row[: -song["delay"]]
+            row.add_(late).mul_(0.5)
+    for semitones in {song.get("semitones", 0) for song in songs} - {0}:
+        shifted = [i for i, song in enumerate(songs) if song.get("semitones") == semitones]
+        rows[shifted] = pitch_shift(rows[shifted], semitones)
 
 
 def pitch_shift(wave, semitones, n_fft=1024):
@@ -153,7 +157,7 @@ def pitch_shift(wave, semitones, n_fft=1024):
 
     Parameters
     ----------
-    wave : Tensor [shape=(L,)]
+    wave : Tensor [shape=(..., L)]
     semitones : float
         Positive is up. Lengths are rounded to ones that transform fast: the pitch is right to 9 cents, for a whole of
         22.4 s to 3.
@@ -162,18 +166,18 @@ def pitch_shift(wave, semitones, n_fft=1024):
 
     Returns
     -------
-    Tensor [shape=(L,)]
+    Tensor [shape=(..., L)]
     """
     n_samples = wave.shape[-1]
     ratio = 2.0 ** (semitones / 12)
     hop = n_fft // 4
     window = torch.hann_window(n_fft, device=wave.device)
-    spectrum = torch.stft(wave, n_fft, hop, window=window, return_complex=True).T.contiguous()  # (frames, bins)
+    spectrum = torch.stft(wave, n_fft, hop, window=window, return_complex=True).mT.contiguous()  # (..., frames, bins)
     n_long = _fast_length(round(n_samples * ratio))
-    few = spectrum.split(BINS, dim=1)
-    stretched = torch.cat([_stretch(bins.contiguous(), n_samples / n_long) for bins in few], dim=1)
-    long = torch.istft(stretched.T, n_fft, hop, window=window, length=n_long)
-    bins = torch.fft.rfft(long)[: n_samples // 2 + 1] * (n_samples / n_long)
+    few = spectrum.split(BINS if wave.device.type == "cpu" else n_fft, dim=-1)
+    stretched = torch.cat([_stretch(bins.contiguous(), n_samples / n_long) for bins in few], dim=-1)
+    long = torch.istft(stretched.mT, n_fft, hop, window=window, length=n_long)
+    bins = torch.fft.rfft(long)[..., : n_samples // 2 + 1] * (n_samples / n_long)
     return torch.fft.irfft(bins, n=n_samples)
 
 
@@ -193,31 +197,33 @@ def _fast_length(n):
 
 
 def _stretch(spectrum, rate):
-    """Read frames at multiples of `rate`, (frames, bins) -> (ceil(frames / rate), bins), phases running on."""
-    n_frames = spectrum.shape[0]
+    """Read frames at multiples of `rate`, (..., frames, bins) -> (..., ceil(frames / rate), bins), phases running."""
+    n_frames = spectrum.shape[-2]
     at = torch.arange(0, n_frames, rate, device=spectrum.device, dtype=torch.float64)
     before = at.long()
-    spectrum = torch.cat([spectrum, torch.zeros_like(spectrum[:2])])
+    spectrum = torch.cat([spectrum, torch.zeros_like(spectrum[..., :2, :])], dim=-2)
     magnitude = spectrum.abs()
     phasor = torch.sgn(spectrum).masked_fill_(magnitude == 0, 1)
-    turn = phasor[1:] * phasor[:-1].conj()  # how far each bin turns from one frame to the next
+    turn = phasor[..., 1:, :] * phasor[..., :-1, :].conj()  # how far each bin turns from one frame to the next
     share = (at - before).to(magnitude.dtype).unsqueeze(1)
-    loud = magnitude[before].lerp(magnitude[before + 1], share)
-    running = turn[before].cumprod(0).roll(1, 0)
-    running[0] = 1
+    loud = magnitude[..., before, :].lerp(magnitude[..., before + 1, :], share)
+    running = turn[..., before, :].cumprod(-2).roll(1, -2)
+    running[..., 0, :] = 1
     middle = len(before) // 2  # where every bin takes its phase from the song, so that neighbours agree
-    return loud * (running * (phasor[before[middle]] / running[middle]))
+    origin = phasor[..., before[middle], :] / running[..., middle, :]
+    return loud * (running * origin.unsqueeze(-2))
 
 
-def _filter(wave, song, sample_rate):
-    """Second-order Butterworth high- or low-pass in the frequency domain: (L,) -> (L,)."""
+def _filter(wave, songs, sample_rate):
+    """Second-order Butterworth high- or low-pass in the frequency domain: (K, L) and K songs -> (K, L)."""
     n_samples = wave.shape[-1]
     n_fft = n_samples + n_samples // 64 * 2 if n_samples >= 64 else 2 * n_samples  # room for the filter's ringing
     n_fft = _fast_length(n_fft)
     z1, z2 = _delays(n_fft, wave.device)
-    b, a = _butterworth(song, sample_rate)
+    coefficients = torch.tensor([_butterworth(song, sample_rate) for song in songs])  # (K, b or a, 3)
+    b, a = coefficients.permute(1, 2, 0).unsqueeze(-1).to(wave.device)
     response = (b[0] + b[1] * z1 + b[2] * z2) / (a[0] + a[1] * z1 + a[2] * z2)
-    return torch.fft.irfft(torch.fft.rfft(wave, n=n_fft).mul_(response), n=n_fft)[:n_samples]
+    return torch.fft.irfft(torch.fft.rfft(wave, n=n_fft).mul_(response), n=n_fft)[..., :n_samples]
 
 
 @functools.lru_cache(maxsize=4)

@@ -180,16 +180,16 @@ def part_whole_share(z, z_aug, temperature, *, pw_exponent="inside", reduce="sum
 
 @torch.no_grad()
 def part_whole_similarity(z, tree="own"):
-    """Mean cosine of the wholes with their parts, one per pair of levels: list of N-1 floats."""
-    return [sim.mean().item() for sim in _part_whole_cosines([F.normalize(_wide(level), dim=-1) for level in z], tree)]
+    """Mean cosine of the wholes with their parts, one per pair of levels: list of N-1 Tensors [shape=()]."""
+    return [sim.mean() for sim in _part_whole_cosines([F.normalize(_wide(level), dim=-1) for level in z], tree)]
 
 
 @torch.no_grad()
 def similarity_of_songs(level):
-    """Mean cosine of different songs' clips at the same place, (B, K, D) with B > 1: a float, 1 where all are alike."""
+    """Mean cosine of different songs' clips at the same place, (B, K, D) with B > 1 -> (), 1 where all are alike."""
     n_songs = level.shape[0]
     towards = F.normalize(_wide(level), dim=-1).sum(0).square().sum(-1)  # (K,): all pairs, and each song with itself
-    return ((towards - n_songs) / (n_songs * (n_songs - 1))).mean().item()
+    return ((towards - n_songs) / (n_songs * (n_songs - 1))).mean()
 
 
 def _part_whole_log(z, temperature, pw_exponent, reduce, tree):

@@ -262,24 +262,23 @@ class MusicPAW(nn.Module):
         return [self.projector(level) for level in self.interact(s)], self.projector(s_aug)
 
     def objective(self, z, z_aug):
-        """Loss of each song, (B,), and what an epoch logs: alignment, uniformity, part-whole similarity and share.
+        """Loss of each song, (B,), and what an epoch logs: alignment, uniformity, part-whole similarity and share, ().
 
         similarity_of_songs_n is the mean cosine of different songs' clips at level n: near 1 they have collapsed.
         """
         with torch.no_grad():
             top, aug = (nn.functional.normalize(v.float(), dim=-1) for v in (z[0][:, 0], z_aug))
-            logs = {"alignment": (top - aug).square().sum(-1).mean().item()}
+            logs = {"alignment": (top - aug).square().sum(-1).mean()}
             if len(top) > 1:
-                logs["uniformity"] = torch.pdist(top).square().mul(-2).exp().mean().log().item()
+                logs["uniformity"] = torch.pdist(top).square().mul(-2).exp().mean().log()
             tree = self._tree_of(z)
             for n, similarity in enumerate(losses.part_whole_similarity(z, "path" if tree == "path" else "own")):
                 logs[f"part_whole_similarity_{n}{n + 1}"] = similarity
             if len(top) > 1:
                 logs |= {f"similarity_of_songs_{n}": losses.similarity_of_songs(level) for n, level in enumerate(z)}
             if self.has_part_whole_ratio:
-                logs["part_whole_share"] = (
-                    losses.part_whole_share(z, z_aug, self.temperature, tree=tree, **self.part_whole).mean().item()
-                )
+                share = losses.part_whole_share(z, z_aug, self.temperature, tree=tree, **self.part_whole)
+                logs["part_whole_share"] = share.mean()
         return self.loss(z, z_aug), logs
 
     def log_mel_of_whole(self, wave):

@@ -191,6 +191,18 @@ def test_filter_touches_only_the_songs_it_was_drawn_for():
     assert not torch.equal(view[1], wave[1])
 
 
+def test_songs_that_undergo_together_sound_as_each_alone():
+    """On a GPU the whole batch is worked on at once, on a CPU a song at a time: the same views but for rounding."""
+    wave, songs = noise(16, RATE), augment.draw(range(16), RATE, {"noise": 0.5})
+    kinds = {name for song in songs for name in song}
+    assert kinds >= {"noise", "high_pass_hz", "low_pass_hz", "delay", "semitones"}
+    alone = augment.apply(wave, songs, RATE)
+    together = augment.apply(wave, [{k: song[k] for k in song if k in ("polarity", "gain_db")} for song in songs], RATE)
+    augment._undergo(together, songs, RATE)
+    assert (together - alone).std() < 1e-3 * alone.std()
+    assert (alone - wave).std(dim=1).min() > 0
+
+
 def loudest_hz(wave, rate):
     """Frequency of a sine by the phase it gains between two halves of its middle: to a hundredth of a cent."""
     middle = wave[len(wave) // 4 : len(wave) * 3 // 4].double().numpy()

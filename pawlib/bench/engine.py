@@ -4,7 +4,7 @@ What it asks of a model (MusicPAW and every other pretraining system have it)
     model.sample_rate, model.n_whole                  rate and length of the crops it wants
     model.views(wave, keys) -> tuple of tensors       batched, without gradient: (B, n_whole) and one key per song
     model(*views) -> representations                  any nest of tensors with the songs first
-    model.objective(*representations) -> loss (B,), logs dict of floats
+    model.objective(*representations) -> loss (B,), logs: dict of numbers, or Tensors () that may still be computed
     model.save(path, card)                            the common checkpoint format
     model.after_step()                                if it has one: what moves on its own after each optimiser step
 
@@ -21,12 +21,12 @@ Told in: notebooks/10_pretrain_music_paw.ipynb
 """
 
 import hashlib
+import math
 import resource
 import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pawlib import augment, checkpoints, paths
@@ -225,7 +225,8 @@ class _Run:
         model.to(memory_format=torch.channels_last)
         if compiled:
             model.encoder.compile()
-        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        fused = fabric.device.type == "cuda"  # one launch instead of some for each weight; on a CPU it gains nothing
+        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=fused)
         self.model, self.optimizer = fabric.setup(model, optimizer, move_to_device=True)
         self.model.mark_forward_method("objective")
         self.compiled = compiled
@@ -270,18 +271,19 @@ class _Run:
         representations = _gathered(self.fabric, representations)
         losses, logs = self.bare.objective(*representations)
         loss = losses.mean()
-        if not torch.isfinite(loss):
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        logs = _numbers({"loss": loss.detach(), **logs}, loss.device)
+        if not math.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}, songs "
+                f"the loss is {logs['loss']} in epoch {self.epoch + 1}, step {self.step + 1}, songs "
                 f"{', '.join(songs[:4])}...: is one of them damaged, or the learning rate too high? "
                 f"{self.out / 'last.safetensors'} keeps the last good state"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
         self.optimizer.step()
         if hasattr(self.bare, "after_step"):
             self.bare.after_step()
-        return {"loss": loss.item(), **logs}
+        return logs
 
     def _end_epoch(self, n_steps, batch_size, n_epochs, report):
         means = {name: value / n_steps for name, value in self.sums.items()}
@@ -350,10 +352,18 @@ def _batches(model, store, ids, batch_size, seed, epoch, first_step, fabric):
             indices = order[begin : begin + share]
             keys = [augment.sample_key(seed, epoch, index) for index in indices]
             songs = [ids[i] for i in indices]
-            waves = [loop.crop(store, s, model.sample_rate, model.n_whole, k) for s, k in zip(songs, keys, strict=True)]
-            yield songs, torch.from_numpy(np.stack(waves)), keys
+            waves = torch.empty(len(songs), model.n_whole, pin_memory=fabric.device.type == "cuda")  # sent on the side
+            for row, song, key in zip(waves, songs, keys, strict=True):
+                row.copy_(torch.from_numpy(loop.crop(store, song, model.sample_rate, model.n_whole, key)))
+            yield songs, waves, keys
 
     yield from loop.read_ahead(read())
+
+
+def _numbers(logs, device):
+    """Floats of a dict of numbers and Tensors (), fetched from the device at once: it is waited for once a step."""
+    values = [torch.as_tensor(value).to(device, torch.float64) for value in logs.values()]
+    return dict(zip(logs, torch.stack(values).tolist(), strict=True))
 
 
 def _gathered(fabric, nest):

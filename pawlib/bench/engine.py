@@ -172,7 +172,8 @@ def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, tag=None, 
     out : path-like, optional
         The run's folder; by default runs()/<corpus>.<scale>.<system>.<encoder>.pretrain[.<tag>].seed<seed>.
     **changes
-        Of the scale's n_songs, n_epochs, batch_size, compile, or of `pretrain`'s other arguments.
+        Of the scale's n_songs, n_epochs, batch_size, compile, or of `pretrain`'s other arguments; a None changes
+        nothing.
 
     Returns
     -------
@@ -186,7 +187,7 @@ def pretrain_at_scale(build, corpus, system, encoder, *, scale, seed, tag=None, 
     """
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r} is unknown, expected one of {', '.join(SCALES)}")
-    recipe = {**SCALES[scale], **changes}
+    recipe = {**SCALES[scale], **{name: value for name, value in changes.items() if value is not None}}
     n_songs = recipe.pop("n_songs")
     ids = [track.id for track in corpus.splits.train]
     if n_songs is not None:

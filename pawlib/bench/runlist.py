@@ -50,6 +50,7 @@ class Corpus(NamedTuple):
 
 
 READINGS = ("readings", "", "{readings}")  # of MusicPAW, off their defaults
+EPOCHS = ("epochs", 0, "epochs_{epochs}")  # of pretraining, other than the scale's
 SPLIT = ("split", "all", "{split}")  # reading R17
 
 
@@ -92,9 +93,9 @@ class Kind:
 
 
 KINDS = {
-    PRETRAIN: Kind("pretrain", system="{variant}", output=CHECKPOINT, tags=(READINGS,)),
+    PRETRAIN: Kind("pretrain", system="{variant}", output=CHECKPOINT, tags=(READINGS, EPOCHS)),
     SUPERVISED: Kind("supervised", dataset="{dataset}", tags=(("labels", 100, "labels{labels}"), SPLIT)),
-    "30_linear_probe_mtat": Kind("linear_probe", tags=(("levels", "shortest", "{levels}"), SPLIT, READINGS)),  # R11
+    "30_linear_probe_mtat": Kind("linear_probe", tags=(("levels", "shortest", "{levels}"), SPLIT, READINGS, EPOCHS)),  # R11
     "31_few_labels_mtat": Kind("few_labels_{labels}", tags=(SPLIT,)),
     "32_finetune_gtzan": Kind(
         "fine_tune", dataset="gtzan", frozen=("random", "log_mel_statistics", "mfcc_statistics"), tags=(READINGS,)
@@ -130,7 +131,7 @@ OTHER_PRETRAINING = r"\d\d_pretrain_(\w+)"  # chapters of one system each, which
 def kind_of(stem):
     """The Kind of a notebook by its name, None where it makes neither checkpoint nor row."""
     other = re.fullmatch(OTHER_PRETRAINING, stem)
-    return KINDS.get(stem) or (Kind("pretrain", system=other[1], output=CHECKPOINT) if other else None)
+    return KINDS.get(stem) or (Kind("pretrain", system=other[1], output=CHECKPOINT, tags=(EPOCHS,)) if other else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -645,11 +646,11 @@ def _checkpoint(run, folders, name):
         made = (tagger, results.NONE, corpus.name, KINDS[SUPERVISED].protocol, corpus.scale, seed)
         item = f"notebook: {SUPERVISED}, dataset: mtat, system: {tagger} and the same seed"
     elif run.system in (others := _other_pretrainings(run.notebook.parent)) | _variants(run.notebook.parent):
-        tag = results.tag_of(run.parameters.get("readings"))
+        tag = _tag(KINDS[PRETRAIN], run.parameters, encoder)
         made = (run.system, encoder, corpus.name, KINDS[PRETRAIN].protocol, corpus.scale, seed, tag)
-        item = f"notebook: {PRETRAIN}, variant: {run.system} and the same encoder, readings and seed"
+        item = f"notebook: {PRETRAIN}, variant: {run.system} and the same encoder, readings, epochs and seed"
         if run.system in others:
-            item = f"notebook: {others[run.system]} and the same encoder and seed"
+            item = f"notebook: {others[run.system]} and the same encoder, epochs and seed"
     else:
         return ()
     folder = paths.runs() / results.make_id(*made)

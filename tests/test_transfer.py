@@ -243,3 +243,12 @@ def test_an_encoder_of_another_kind_is_refused(tmp_path):
 def test_a_tagger_is_no_pretrained_encoder(folder):
     with pytest.raises(ValueError, match="holds a 'tagger' checkpoint, not a pretrained encoder"):
         systems.load_pretrained(folder / "sample_cnn.safetensors")
+
+
+def test_an_untrained_network_is_drawn_from_its_seed_alone():
+    for encoder in ("fcn_4", "sample_cnn", "audio_ntt"):
+        one, again, other = (systems.untrained(encoder, seed).encoder.state_dict() for seed in (0, 0, 1))
+        assert all(torch.equal(one[name], again[name]) for name in one)
+        assert any(not torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(ValueError, match="encoder='vgg' is unknown"):
+        systems.untrained("vgg")

@@ -51,6 +51,7 @@ class Corpus(NamedTuple):
 
 READINGS = ("readings", "", "{readings}")  # of MusicPAW, off their defaults
 EPOCHS = ("epochs", 0, "epochs_{epochs}")  # of pretraining, other than the scale's
+LEVELS = ("levels", "shortest", "{levels}")  # reading R11
 SPLIT = ("split", "all", "{split}")  # reading R17
 
 
@@ -95,7 +96,7 @@ class Kind:
 KINDS = {
     PRETRAIN: Kind("pretrain", system="{variant}", output=CHECKPOINT, tags=(READINGS, EPOCHS)),
     SUPERVISED: Kind("supervised", dataset="{dataset}", tags=(("labels", 100, "labels{labels}"), SPLIT)),
-    "30_linear_probe_mtat": Kind("linear_probe", tags=(("levels", "shortest", "{levels}"), SPLIT, READINGS, EPOCHS)),  # R11
+    "30_linear_probe_mtat": Kind("linear_probe", tags=(LEVELS, SPLIT, READINGS, EPOCHS)),
     "31_few_labels_mtat": Kind("few_labels_{labels}", tags=(SPLIT,)),
     "32_finetune_gtzan": Kind(
         "fine_tune", dataset="gtzan", frozen=("random", "log_mel_statistics", "mfcc_statistics"), tags=(READINGS,)

@@ -12,6 +12,8 @@ Conventions
 import importlib
 import importlib.util
 
+import torch
+
 from pawlib import checkpoints
 from pawlib.model import MusicPAW
 
@@ -50,6 +52,34 @@ def build(slug, n_classes=50, **kw):
     Told in: notebooks/04_encoders.ipynb
     """
     return system(slug)(n_classes=n_classes, **kw)
+
+
+def untrained(encoder, seed=0):
+    """A network whose encoder was drawn from a seed and never trained: what a pretrained one has to beat.
+
+    Parameters
+    ----------
+    encoder : "fcn_4" | "fcn_7" | "sample_cnn" | "audio_ntt"
+        The networks of Music-PAW, CLMR and BYOL-A hold them; the initial weights are theirs.
+    seed : int
+
+    Returns
+    -------
+    Module
+        To be calibrated before it embeds (bench.embed.calibrate).
+
+    Raises
+    ------
+    ValueError
+        For an unknown encoder.
+
+    Told in: notebooks/30_linear_probe_mtat.ipynb
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if encoder == "sample_cnn":
+            return system("clmr")()
+        return system("byol_a")(encoder=encoder) if encoder == "audio_ntt" else MusicPAW("baseline", encoder)
 
 
 def load_pretrained(path_or_name):

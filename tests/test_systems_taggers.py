@@ -4,6 +4,7 @@
 used up in the published order. A system that holds another order, shape, or wiring gives other numbers.
 """
 
+import copy
 import functools
 import math
 
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 import torchaudio
 
 from pawlib import encoders, systems
-from pawlib.bench import costs, results
+from pawlib.bench import costs, results, speed
 from pawlib.systems import layers
 
 SLUGS = (
@@ -246,6 +247,22 @@ def test_only_harmonic_cnn_learns_its_front_end(slug):
 def test_encoders_are_the_papers():
     assert isinstance(built("fcn_4").encoder, encoders.FCN4)
     assert isinstance(built("short_chunk_cnn").encoder, encoders.FCN7)
+
+
+@each
+def test_at_rest_the_norms_in_the_kernels_give_the_numbers_of_the_plain_order(slug):
+    torch.manual_seed(0)
+    model = systems.build(slug, n_classes=5).double().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.normal_(module.weight)  # of both signs
+            torch.nn.init.normal_(module.bias, std=0.3)
+    wave = waves(model, 2).double()
+    plain = speed.in_plain_order(copy.deepcopy(model))
+    with torch.no_grad():
+        torch.testing.assert_close(model(wave), plain(wave), atol=1e-6, rtol=1e-6)
 
 
 def test_musicnn_has_the_same_numbers_in_both_orders():

@@ -23,6 +23,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 import torch
 import torchaudio
 
@@ -183,7 +184,9 @@ def convolution(dtype, n_channels=128, n_clips=16, size=(32, 87)):
 
 
 def supervised_rates(model, batch_size, n_rounds, single_label=False):
-    """Songs a second of a supervised network, training and answering, and its share of what a convolution reaches.
+    """Songs a second of a supervised network, its share of what a convolution reaches, and how answers differ.
+
+    The plain way of answering stands beside ours: float32, every layer called as it is printed, the same weights.
 
     Parameters
     ----------
@@ -197,7 +200,9 @@ def supervised_rates(model, batch_size, n_rounds, single_label=False):
     -------
     dict
         `macs` of one input; `training_songs_per_s`, `inference_songs_per_s`, and for both `..._share` of the rate of
-        `convolution`, in operations by the rule of costs.py (training counted as three passes).
+        `convolution`, in operations by the rule of costs.py (training counted as three passes). `times_plain`: how many
+        times as fast as the plain way it answers; `largest_difference` of a probability between the two ways, and
+        `rank_agreement`, the lowest rank correlation of an input's tags.
     """
     bf16 = loop.has_bf16()
     conv, operations = convolution(torch.bfloat16 if bf16 else torch.float32)
@@ -219,10 +224,24 @@ def supervised_rates(model, batch_size, n_rounds, single_label=False):
     def answer():
         model.eval()
         with torch.inference_mode(), fast_products():
-            model(wave)
+            return model(wave).float().sigmoid()
 
-    times = take_turns({"train": train, "answer": answer, "convolution": conv}, n_rounds)
-    found = {"macs": macs}
+    train()
+    plain = in_plain_order(copy.deepcopy(model)).to(memory_format=torch.contiguous_format).eval()
+
+    def answer_plainly():
+        with torch.inference_mode():
+            return plain(wave).sigmoid()
+
+    ours, theirs = answer(), answer_plainly()
+    found = {
+        "macs": macs,
+        "largest_difference": (ours - theirs).abs().max().item(),
+        "rank_agreement": min(scipy.stats.spearmanr(a, b).statistic for a, b in zip(ours, theirs, strict=True)),
+    }
+    ways = {"train": train, "answer": answer, "plain": answer_plainly, "convolution": conv}
+    times = take_turns(ways, n_rounds)
+    found["times_plain"] = ratio(times, "plain", "answer")
     for name, what, n_passes in (("train", "training", FORWARD_AND_BACKWARD), ("answer", "inference", 1)):
         found[f"{what}_songs_per_s"] = batch_size / statistics.median(times[name]["wall_s"])
         convolutions = ratio(times, name, "convolution")

@@ -8,6 +8,8 @@ Conventions
     (github minzwon/sota-music-tagging-models), so that `copy_in_order` can bring weights over.
     Front-ends and heads work in float32 whatever autocast says; what a front-end cannot learn runs without gradients.
     A ReLU before a max pool is taken after it: the same numbers, as neither changes an order, of a smaller map.
+    A batch norm at rest, where nothing is learnt, goes into the kernels before it (`normed`). `pool_first` False is the
+    plain order of any block, in which every layer is called as it is printed (costs.count needs that).
 
 Told in: notebooks/04_encoders.ipynb
 """
@@ -19,6 +21,7 @@ from torch import nn
 
 from pawlib import encoders, fast_layer, mels
 
+BLOCK = 8  # places of a kernel in frequency that one product answers: with more of them it multiplies more zeros
 LARGE = 1_000_000  # values of one song's map from which on it is worth not to write it out
 
 # --- what all taggers share ---
@@ -150,6 +153,31 @@ def dense_head(n_in, n_hidden, n_classes):
     )
 
 
+def normed(conv, norm, x, folded=True):
+    """norm(conv(x)); where nothing is learnt the norm goes into the kernels, and its pass over the map is saved.
+
+    Parameters
+    ----------
+    conv : Conv1d or torch.nn.Conv2d
+        With bias.
+    norm : BatchNorm1d or torch.nn.BatchNorm2d
+    x : Tensor
+    folded : bool
+        False: never.
+    """
+    if not folded or norm.training or torch.is_grad_enabled():
+        return norm(conv(x))
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight = conv.weight * scale.view(-1, *[1] * (conv.weight.ndim - 1))
+    bias = (conv.bias - norm.running_mean) * scale + norm.bias
+    return torch.func.functional_call(conv, {"weight": weight, "bias": bias}, (x,))
+
+
+def relu(x):
+    """ReLU of a map that nothing else reads: in its place where nothing is learnt."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())
+
+
 # --- two dimensions ---
 
 
@@ -174,13 +202,14 @@ class Residual2d(nn.Module):
         self.reshapes = stride not in (1, (1, 1)) or n_in != n_out
         if self.reshapes:
             self.conv_3, self.norm_3 = nn.Conv2d(n_in, n_out, 3, stride, padding=1), nn.BatchNorm2d(n_out)
-        self.pool = nn.Identity() if pool is None else nn.MaxPool2d(pool)
+        self.pool, self.pool_first = nn.Identity() if pool is None else nn.MaxPool2d(pool), True
 
     def forward(self, x):
         """(B, n_in, H, W) -> (B, n_out, ceil(H / stride), ceil(W / stride)), floored by the pool."""
-        out = self.norm_2(self.conv_2(F.relu(self.norm_1(self.conv_1(x)))))
-        shortcut = self.norm_3(self.conv_3(x)) if self.reshapes else x
-        return F.relu(self.pool(out + shortcut))
+        inner = relu(normed(self.conv_1, self.norm_1, x, self.pool_first))
+        out = normed(self.conv_2, self.norm_2, inner, self.pool_first)
+        out = out + (normed(self.conv_3, self.norm_3, x, self.pool_first) if self.reshapes else x)
+        return relu(self.pool(out))
 
 
 class VerticalConv(nn.Module):
@@ -197,11 +226,35 @@ class VerticalConv(nn.Module):
     def __init__(self, n_out, kernel):
         super().__init__()
         self.conv = nn.Conv2d(1, n_out, kernel, padding=(0, kernel[1] // 2))
-        self.norm = nn.BatchNorm2d(n_out)
+        self.norm, self.pool_first = nn.BatchNorm2d(n_out), True
 
     def forward(self, x):
         """(B, 1, n_mels, n_frames) -> (B, n_out, n_frames)."""
+        if self.pool_first and fast_layer.applies(x) and not (self.training or torch.is_grad_enabled()):
+            return self._at_rest(x)
         return self._norm_max_relu(self.conv(x))
+
+    def _at_rest(self, x):
+        """The layer where nothing is learnt, the norm in the kernels: BLOCK places in frequency at once.
+
+        A product of the bands that these places see with BLOCK copies of each kernel, one a band above the other. The
+        last block overlaps the one before: to a maximum that is nothing.
+        """
+        n_bands, n_frames = self.conv.kernel_size
+        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+        shift = (self.conv.bias - self.norm.running_mean) * scale + self.norm.bias
+        kernel = self.conv.weight.squeeze(1) * scale.view(-1, 1, 1)  # (n_out, n_bands, n_frames)
+        n_places = x.shape[2] - n_bands + 1
+        n_block = min(BLOCK, n_places)
+        moved = [F.pad(kernel, (0, 0, above, n_block - 1 - above)) for above in range(n_block)]
+        weight = torch.stack(moved).flatten(2).flatten(0, 1)  # (n_block * n_out, bands seen * n_frames)
+        first = [*range(0, n_places - n_block, n_block), n_places - n_block]
+        asked = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+        both = F.pad(x.to(torch.get_autocast_dtype("cpu")) if asked else x, (n_frames // 2,) * 2).squeeze(1)
+        both = both.unfold(2, n_frames, 1).transpose(1, 2)  # (B, time, n_mels, n_frames)
+        rows = torch.stack([both[:, :, at : at + n_bands + n_block - 1].flatten(2) for at in first], dim=2)
+        out = F.linear(rows, weight.to(rows.dtype)).unflatten(-1, (n_block, -1))  # (B, time, blocks, n_block, n_out)
+        return relu(out.amax(dim=(2, 3)) + shift).transpose(1, 2)
 
     def on_picture(self, picture, gain, offset):
         """The layer of gain * picture + offset, for a picture (B, 1, n_mels, n_frames) that needs no gradient.
@@ -235,6 +288,9 @@ class Conv1d(nn.Conv1d):
         """(B, n_in, L) -> (B, n_out, L // stride)."""
         if x.device.type != "cpu":
             return super().forward(x)
+        if self.in_channels == 1 and self.stride == self.kernel_size:  # a wave cut into pieces: one product
+            pieces = F.pad(x.squeeze(1), self.padding * 2).unfold(1, *self.kernel_size, *self.stride)
+            return F.linear(pieces, self.weight.flatten(1), self.bias).transpose(1, 2)
         x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)  # (B, n_in, 1, L)
         x = F.conv2d(x, self.weight.unsqueeze(2), self.bias, (1, *self.stride), (0, *self.padding))
         return x.contiguous(memory_format=torch.channels_last).squeeze(2)  # of one input channel it comes otherwise
@@ -274,7 +330,7 @@ class Conv1dLayer(nn.Module):
                 return max_pool1d(self._of_pieces(x), self.pool)
             if self.pool > 1 and stride == 1 and self.conv.out_channels * x.shape[2] > LARGE:
                 return self._pool_first(x)
-        return F.relu(max_pool1d(self.norm(self.conv(x)), self.pool))
+        return relu(max_pool1d(normed(self.conv, self.norm, x, self.pool_first), self.pool))
 
     def _of_pieces(self, x):
         """Convolution, norm and ReLU of a wave (B, 1, L) cut into pieces, one kernel each: a single product.
@@ -374,14 +430,15 @@ class ResidualSE1d(nn.Module):
         self.reshapes = stride != 1 or n_in != n_out
         if self.reshapes:
             self.conv_3, self.norm_3 = Conv1d(n_in, n_out, kernel, stride, padding=pad), BatchNorm1d(n_out)
-        self.pool = pool
+        self.pool, self.pool_first = pool, True
 
     def forward(self, x):
         """(B, n_in, L) -> (B, n_out, L // stride // pool)."""
-        out = self.norm_2(self.conv_2(F.relu(self.norm_1(self.conv_1(x)))))
-        out = out * self.weights(out).unsqueeze(-1)
-        shortcut = self.norm_3(self.conv_3(x)) if self.reshapes else x
-        return F.relu(max_pool1d(out + shortcut, self.pool))
+        inner = relu(normed(self.conv_1, self.norm_1, x, self.pool_first))
+        out = normed(self.conv_2, self.norm_2, inner, self.pool_first)
+        shortcut = normed(self.conv_3, self.norm_3, x, self.pool_first) if self.reshapes else x
+        out = torch.addcmul(shortcut, out, self.weights(out).unsqueeze(-1).to(out.dtype))
+        return relu(max_pool1d(out, self.pool))
 
     def weights(self, x):
         """How much each channel counts, 0 to 1: (B, C, L) -> (B, C)."""
@@ -514,11 +571,19 @@ class CoverNet(nn.Module):
         Whether forward() takes a second argument, the song's log-mels or what an encoder made of them.
     settings : dict
         Constructor arguments, with slug and n_classes: `systems.build(**settings)` has the same geometry.
+    SMALL : dict
+        Arguments of the class at the scale small; none where the published size can be trained there.
     """
 
     slug = ""
     n_bins, width, min_frames = 84, 300, 200
     needs_clips = False
+    SMALL = {}
+
+    @classmethod
+    def at_scale(cls, scale):
+        """Arguments of the class at a scale: the published network, but at small a narrow one where that is dear."""
+        return dict(cls.SMALL) if scale == "small" else {}
 
     def __init__(self, n_classes, **settings):
         super().__init__()

@@ -56,10 +56,11 @@ class Musicnn(layers.MelTagger):
     def shapes(self, x):
         """Log-mel (B, 1, 96, 188) -> what the kernels of musical shapes find (B, 561, 188).
 
-        With `pool_first`, on a CPU, the norm's gain and offset go into the vertical kernels: the same numbers, several
-        times as fast (layers.VerticalConv.on_picture).
+        With `pool_first`, on a CPU, the norm's gain and offset go into the vertical kernels where something is learnt:
+        the same numbers, several times as fast (layers.VerticalConv.on_picture).
         """
-        if self.pool_first and not x.requires_grad and fast_layer.applies(x):
+        learns = torch.is_grad_enabled() or self.training
+        if self.pool_first and learns and not x.requires_grad and fast_layer.applies(x):
             picture = self.norm.standardised(x)
             tall = [layer.on_picture(picture, self.norm.weight, self.norm.bias) for layer in self.vertical]
             energy = picture.mean(dim=2) * self.norm.weight + self.norm.bias

@@ -1,7 +1,9 @@
 """Rows: made, written, read, published."""
 
+import importlib
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,3 +211,11 @@ def test_papers_numbers_are_found_where_the_data_folder_lies_elsewhere(tmp_path,
     assert results.paper(3) == here
     with pytest.raises(FileNotFoundError, match="table7.csv is missing"):
         results.paper(7)
+
+
+def test_published_rows_heard_the_twins_of_today():
+    published = [json.loads(path.read_text()) for path in (Path(__file__).parents[1] / "data" / "results").glob("*-twin.*.json")]
+    assert published
+    for one in published:
+        maker = importlib.import_module(f"pawlib.bench.twins.{one['dataset'].removesuffix('-twin')}")
+        assert one["versions"].get(one["dataset"], 1) == getattr(maker, "VERSION", 1), one["id"]

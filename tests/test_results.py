@@ -214,7 +214,8 @@ def test_papers_numbers_are_found_where_the_data_folder_lies_elsewhere(tmp_path,
 
 
 def test_published_rows_heard_the_twins_of_today():
-    published = [json.loads(path.read_text()) for path in (Path(__file__).parents[1] / "data" / "results").glob("*-twin.*.json")]
+    folder = Path(__file__).parents[1] / "data" / "results"
+    published = [json.loads(path.read_text()) for path in folder.glob("*-twin.*.json")]
     assert published
     for one in published:
         maker = importlib.import_module(f"pawlib.bench.twins.{one['dataset'].removesuffix('-twin')}")

@@ -139,6 +139,34 @@ def test_bands_are_silenced_up_to_their_width_anywhere():
     assert covers.crop(song, 30, 1, (1, 1), n_masks=2, mask_bins=0).all()
 
 
+@pytest.mark.parametrize("key", range(8))
+def test_a_song_is_moved_by_whole_rows_and_keeps_everything_else(key):
+    random = np.random.default_rng(3)
+    song = random.random((84, 60), dtype=np.float32)
+    plain, moved = (covers.crop(song, 40, key, n_masks=0, semitones=n) for n in (0, 6))
+    shifts = [n for n in range(-6, 7) if np.array_equal(np.roll(plain, n, axis=0)[6:-6], moved[6:-6])]
+    assert len(shifts) == 1
+    lost = slice(0, shifts[0]) if shifts[0] >= 0 else slice(84 + shifts[0], 84)
+    assert not moved[lost].any() and np.count_nonzero(moved) == (84 - abs(shifts[0])) * 40
+    assert np.array_equal(moved, covers.crop(song, 40, key, n_masks=0, semitones=6))
+
+
+def test_every_key_comes_about_equally_often_and_bands_are_silenced_after_the_move():
+    song = np.zeros((84, 20), np.float32)
+    song[40] = 1
+    keys = [int(covers.crop(song, 20, key, (1, 1), 0, 0, 6)[:, 0].argmax()) - 40 for key in range(1300)]
+    assert np.bincount(np.array(keys) + 6).min() > 60 and {*keys} == {*range(-6, 7)}
+    silent = [covers.crop(song + 1, 20, key, (1, 1), 1, 24, 6)[:, 0] == 0 for key in range(200)]
+    alone = [covers.crop(song + 1, 20, key, (1, 1), 1, 24)[:, 0] == 0 for key in range(200)]
+    assert all(band[alone[i]].all() for i, band in enumerate(silent)), "a band that was to be silent sounds"
+
+
+def test_moving_by_more_rows_than_there_are_leaves_silence():
+    assert not covers._moved(np.ones((3, 2), np.float32), 3).any()
+    assert covers._moved(np.ones((3, 2), np.float32), 1).sum(axis=1).tolist() == [0, 2, 2]
+    assert covers._moved(np.ones((3, 2), np.float32), -1).sum(axis=1).tolist() == [2, 2, 0]
+
+
 def test_a_key_says_everything():
     song = np.random.default_rng(0).random((84, 300), dtype=np.float32)
     a, b, c = (covers.crop(song, 200, key) for key in (3, 3, 4))
@@ -192,6 +220,33 @@ def test_the_best_weights_are_kept_and_the_rate_falls_after_three_epochs_not_bet
     model, history, _ = train(tmp_path, n_epochs=9, steps_per_epoch=1)
     assert torch.equal(model.embedding.weight, seen[1]) and not torch.equal(seen[1], seen[8])
     assert [e["learning_rate"] for e in history] == pytest.approx([1e-2] * 5 + [8e-3] * 3 + [6.4e-3])
+
+
+def test_the_cosine_rises_to_its_height_and_falls_to_nothing():
+    rates = [covers.cosine(step, 1000, 1e-3) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-3 / covers.WARM_UP) and max(rates) == pytest.approx(1e-3, rel=0.01)
+    top = int(np.argmax(rates))
+    assert top == covers.WARM_UP - 1 and rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True) and rates[-1] < 1e-8
+    assert rates[500] == pytest.approx(0.5e-3)
+
+
+def test_a_run_by_the_cosine_has_its_rates_and_resumes_to_the_bit(tmp_path):
+    changes = {"schedule": "cosine", "semitones": 6}
+    model, history, _ = train(tmp_path / "once", **changes)
+    n_steps = len(history) * 6
+    assert [e["learning_rate"] for e in history] == [covers.cosine(k, n_steps, 1e-2) for k in (5, 11, 17)]
+    resumed = network()
+    for stop in (4, 3, None):
+        resumed, again, _ = train(tmp_path / "stopped", resumed, stop_after_steps=stop, **changes)
+        resumed = resumed if stop is None else network()
+    assert [e["loss"] for e in again] == [e["loss"] for e in history]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    with pytest.raises(ValueError, match="was made with sem"):
+        train(tmp_path / "once", schedule="cosine", semitones=5)
+    with pytest.raises(ValueError, match="schedule='linear' is unknown"):
+        train(tmp_path / "other", schedule="linear")
 
 
 def with_instruments(first_work, n_works, n_covers=4):
@@ -406,6 +461,8 @@ def test_the_published_recipe_is_the_published_one():
     assert recipe["lengths"] == (200, 300, 400) and recipe["speed"] == (0.7, 1.3)
     assert (recipe["n_masks"], recipe["mask_bins"], recipe["batch_size"]) == (2, 24, 32)
     assert (recipe["learning_rate"], recipe["weight_decay"]) == (1e-3, 1e-5)
+    assert recipe["n_epochs"] == 100 and not {"semitones", "schedule"} & set(recipe), "of ours, not published"
+    assert covers.start("cqt_net", 3, 0, scale="paper").settings == {"slug": "cqt_net", "n_classes": 3}
     assert covers.recipe("toy", n_epochs=7)["n_epochs"] == 7
     with pytest.raises(ValueError, match="scale='huge' is unknown"):
         covers.recipe("huge")

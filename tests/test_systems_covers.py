@@ -333,3 +333,45 @@ def test_weights_copied_in_the_published_order_give_the_published_outputs(slug, 
     assert not tensors.left and expected.std() > 0.05
     torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(logits, expected_logits, atol=1e-3, rtol=1e-3)
+
+
+# --- narrow networks, for the scale small ---
+
+
+@pytest.mark.parametrize("slim", [2, 4])
+def test_a_narrow_cqt_net_has_the_published_depth_and_maps_with_fewer_channels(slim):
+    narrow = systems.build("cqt_net", n_classes=7, slim=slim).eval()
+    x, shapes = torch.rand(1, 1, 84, 400), []
+    for layer in narrow.layers:
+        x = layer(x)
+        shapes.append(list(x.shape[1:]))
+    assert shapes == [[n // slim, *rest] for n, *rest in STAGES["cqt_net"]]
+    assert narrow(torch.rand(2, 1, 84, 200)).shape == (2, 300)
+    again = systems.build(**narrow.settings)
+    assert narrow.settings["slim"] == slim and again.settings == narrow.settings
+    again.load_state_dict(narrow.state_dict())
+
+
+def test_only_at_small_is_anything_narrow_and_the_published_settings_say_nothing_of_it():
+    for slug in SLUGS:
+        made = systems.system(slug)
+        assert made.at_scale("paper") == made.at_scale("toy") == {}
+        assert "slim" not in systems.build(slug, n_classes=7).settings
+    narrow, branch = (systems.system(slug).at_scale("small") for slug in ("cqt_net", "fcn_4_on_cqt_net"))
+    assert narrow == branch == {"slim": 4}, "CQT-Net alone and below FCN-4 must be the same network"
+
+
+def test_fcn_4_on_a_narrow_cqt_net_keeps_the_encoder_of_its_start(tmp_path):
+    start = model.MusicPAW("music_paw", "fcn_4", n_levels=2, feed_forward=16)
+    path = tmp_path / "checkpoint.safetensors"
+    start.save(path)
+    made, _ = systems.system("fcn_4_on_cqt_net").from_checkpoint(path, 7, 0, slim=4)
+    assert made.settings["slim"] == 4 and made.cqt_net.embedding.in_features == 128
+    for name, value in start.encoder.state_dict().items():
+        assert torch.equal(value, made.encoder.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("slim", [0, 3, 64, -4])
+def test_channels_that_cannot_be_divided_are_refused(slim):
+    with pytest.raises(ValueError, match=f"slim={slim} does not divide 32 channels"):
+        systems.build("cqt_net", slim=slim)

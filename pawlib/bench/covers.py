@@ -11,12 +11,14 @@ Training as CQT-Net's (Yu 2020): classes are the training songs (works), cross-e
 length, 200, 300 and 400 frames in turn; a song is slowed down or sped up by interpolation, cropped, and loses two bands
 of up to 24 semitones to zeros; Adam. Validation songs are others than the training songs: what is asked of them is
 retrieval. Where ours differs: the rate falls on the validation MAP (theirs on the training loss), and the weights
-with the best validation MAP are kept.
+with the best validation MAP are kept. At small, where 483 recordings are heard in minutes, songs are also moved to
+other keys, the rate falls by a cosine, and CQT-Net is narrow: one recipe for all systems, chosen on the validation list
+(reading R55).
 
 The loop is that of training.py: files, resuming. What finds covers without learning stands in cover_baselines.py.
 
 Randomness. For each length songs come in passes, each in an order drawn from (seed, length, pass); a song's speed,
-crop, bands and clips are drawn from (seed, length, pass, song).
+crop, key, bands and clips are drawn from (seed, length, pass, song).
 
 Told in: notebooks/40_cover_songs.ipynb
 """
@@ -51,11 +53,22 @@ PUBLISHED = {
 }
 SCALES = {
     "toy": {**PUBLISHED, "lengths": (200,), "n_epochs": 2, "batch_size": 4, "steps_per_epoch": 2, "n_clips": 1},
-    "small": {**PUBLISHED, "lengths": (200,), "n_epochs": 10, "batch_size": 16, "n_clips": 2},
+    "small": {
+        **PUBLISHED,
+        "lengths": (200,),
+        "n_epochs": 50,
+        "batch_size": 16,
+        "n_clips": 1,
+        "semitones": 6,
+        "schedule": "cosine",
+    },  # reading R55
     "paper": PUBLISHED,
 }
 PLATEAU, FALL, LEAST_RATE = 3, 0.8, 5e-6  # published: the rate times .8 after more than two epochs not better
-ORDER, DRAW, CLIP = 1, 2, 3  # what keys are mixed with, so that their draws share nothing
+WARM_UP = 50  # steps in which the rate of the schedule "cosine" rises to its height
+VALID_CLIPS = 4  # of a song that a validation hears at least: one says little of a song that is heard whole in the test
+SCHEDULES = ("plateau", "cosine")
+ORDER, DRAW, CLIP, KEY = 1, 2, 3, 4  # what keys are mixed with, so that their draws share nothing
 
 
 @dataclasses.dataclass(eq=False)
@@ -113,7 +126,7 @@ def recipe(scale, **changes):
     return {**SCALES[scale], **changes}
 
 
-def start(slug, n_classes, seed, init=None):
+def start(slug, n_classes, seed, init=None, scale="paper"):
     """A system with random weights, or with the encoder of a checkpoint where it takes one.
 
     Parameters
@@ -125,6 +138,8 @@ def start(slug, n_classes, seed, init=None):
     seed : int
     init : path-like, optional
         A checkpoint whose encoder begins there; None is the table's "Random init".
+    scale : "toy" | "small" | "paper"
+        At small some networks are narrow (reading R55).
 
     Raises
     ------
@@ -133,14 +148,14 @@ def start(slug, n_classes, seed, init=None):
     """
     if slug not in systems.names("covers"):
         raise ValueError(f"{slug!r} is no cover-song system, expected one of {', '.join(systems.names('covers'))}")
+    made = systems.system(slug)
     if init is not None:
-        made = systems.system(slug)
         if not made.needs_clips:
             raise ValueError(f"{slug} has no pretrained encoder in it: init={str(init)!r} cannot be used")
-        return made.from_checkpoint(init, n_classes, seed)[0]
+        return made.from_checkpoint(init, n_classes, seed, **made.at_scale(scale))[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return systems.build(slug, n_classes=n_classes)
+        return systems.build(slug, n_classes=n_classes, **made.at_scale(scale))
 
 
 def load(path_or_name):
@@ -165,8 +180,8 @@ def load(path_or_name):
 # --- what a song undergoes in training ---
 
 
-def crop(cqt, n_frames, key, speed=(0.7, 1.3), n_masks=2, mask_bins=24):
-    """A song at another speed, a piece of it, some bands of it silent: all by `key` alone.
+def crop(cqt, n_frames, key, speed=(0.7, 1.3), n_masks=2, mask_bins=24, semitones=0):
+    """A song at another speed, in another key, a piece of it, some bands of it silent: all by `key` alone.
 
     Parameters
     ----------
@@ -178,6 +193,9 @@ def crop(cqt, n_frames, key, speed=(0.7, 1.3), n_masks=2, mask_bins=24):
         The song's new length, as a share of the old one, lies between these; (1, 1) leaves it as it is.
     n_masks, mask_bins : int >= 0
         Bands set to zero, each of 0 to `mask_bins` semitones anywhere; they may overlap.
+    semitones : int >= 0
+        The song is moved up or down by at most so many rows before; what leaves the picture is lost. Not published:
+        0 leaves it in its key.
 
     Returns
     -------
@@ -191,6 +209,8 @@ def crop(cqt, n_frames, key, speed=(0.7, 1.3), n_masks=2, mask_bins=24):
     first = int(u[1] * (new_length - n_heard + 1))
     out = np.zeros((cqt.shape[0], n_frames), np.float32)
     out[:, :n_heard] = _at_speed(cqt, new_length, first, n_heard)
+    if semitones:
+        out = _moved(out, augment.sample_key(key, KEY) % (2 * semitones + 1) - semitones)
     for where, width in u[2:].reshape(-1, 2):
         n_bins = int(width * (mask_bins + 1))
         low = int(where * (cqt.shape[0] - n_bins + 1))
@@ -201,6 +221,17 @@ def crop(cqt, n_frames, key, speed=(0.7, 1.3), n_masks=2, mask_bins=24):
 def filled(cqt, n_frames):
     """A CQT of at least `n_frames` frames: followed by zeros where it is shorter, as published."""
     return np.pad(cqt, ((0, 0), (0, max(0, n_frames - cqt.shape[1]))))
+
+
+def _moved(cqt, semitones):
+    """The picture so many rows higher, or lower; the rows that become free are silent."""
+    out = np.zeros_like(cqt)
+    n_left = max(0, len(cqt) - abs(semitones))
+    if semitones >= 0:
+        out[len(cqt) - n_left :] = cqt[:n_left]
+    else:
+        out[:n_left] = cqt[len(cqt) - n_left :]
+    return out
 
 
 def _at_speed(cqt, new_length, first, n_heard):
@@ -315,6 +346,8 @@ def train(
     learning_rate,
     weight_decay,
     n_clips,
+    semitones=0,
+    schedule="plateau",
     steps_per_epoch=None,
     seed=0,
     precision="auto",
@@ -336,7 +369,7 @@ def train(
         The run's folder.
     lengths : sequence of int
         Frames of the crops; a batch has one length, and they take turns.
-    speed, n_masks, mask_bins
+    speed, n_masks, mask_bins, semitones
         As in `crop`.
     n_epochs : int
     batch_size : int
@@ -344,6 +377,9 @@ def train(
     learning_rate, weight_decay : float
     n_clips : int
         Clips of a song at each step, for systems that hear them.
+    schedule : "plateau" | "cosine"
+        The rate times .8 after three epochs without a better validation MAP, as published; or a short rise and half a
+        cosine down to nothing at the last step, for runs too short to wait for a plateau.
     steps_per_epoch : int, optional
         By default as many as every song takes to be heard once at each length.
     seed : int
@@ -373,6 +409,8 @@ def train(
     """
     works = tuple(dict.fromkeys(train_songs.works))
     _check(model, train_songs, valid_songs, works, lengths)
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule={schedule!r} is unknown, expected one of {', '.join(SCHEDULES)}")
     batch_size = min(batch_size, len(train_songs))
     identity = {
         "settings": model.settings,
@@ -384,15 +422,18 @@ def train(
         "speed": list(speed),
         "n_masks": n_masks,
         "mask_bins": mask_bins,
+        **({"semitones": semitones} if semitones else {}),
         "n_epochs": n_epochs,
         "batch_size": batch_size,
         "steps_per_epoch": steps_per_epoch or len(lengths) * math.ceil(len(train_songs) / batch_size),
         "learning_rate": learning_rate,
+        **({} if schedule == "plateau" else {"schedule": schedule}),
         "weight_decay": weight_decay,
         "seed": seed,
         **(_of_clips(model, train_songs, n_clips) if model.needs_clips else {}),
     }
-    out, stage = Path(out), training.Stage("adam", learning_rate, n_epochs, n_epochs, PLATEAU)
+    plateau = PLATEAU if schedule == "plateau" else None
+    out, stage = Path(out), training.Stage("adam", learning_rate, n_epochs, n_epochs, plateau)
 
     def make():
         return _Run(model, train_songs, valid_songs, works, out, identity, stage, precision)
@@ -422,7 +463,7 @@ class _Run(training.Run):
             places = [passes[which].at(turn * size + i) for i in range(size)]
             rows = [row for _, row in places]
             keys = [augment.sample_key(seed, DRAW, which, number, row) for number, row in places]
-            cut = (told["speed"], told["n_masks"], told["mask_bins"])
+            cut = (told["speed"], told["n_masks"], told["mask_bins"], told.get("semitones", 0))
             cqts = [crop(self.songs.cqts[i], lengths[which], key, *cut) for i, key in zip(rows, keys, strict=True)]
             inputs = [torch.from_numpy(np.stack(cqts)).unsqueeze(1)]  # (B, 1, 84, n_frames)
             if self.bare.needs_clips:
@@ -450,10 +491,22 @@ class _Run(training.Run):
         named = ", ".join(self.songs.ids[i] for i in batch[0][:4])
         return f"songs {named}...: is the learning rate too high?"
 
+    def _one_step(self, batch, waited):
+        if self.identity.get("schedule") == "cosine":
+            told = self.identity
+            self._set_rate(cosine(self.step, told["n_epochs"] * told["steps_per_epoch"], told["learning_rate"]))
+        super()._one_step(batch, waited)
+
     def _validate(self):
         what = f"validation, epoch {self.epoch + 1}"
-        found = embed(self.bare, self.valid, self.identity.get("n_clips"), self.precision, what)
+        n_clips = max(self.identity.get("n_clips", 0), VALID_CLIPS)
+        found = embed(self.bare, self.valid, n_clips, self.precision, what)
         return retrieval.from_embeddings(found, self.valid.works, "drop")["map"]
+
+
+def cosine(step, n_steps, height):
+    """Learning rate of a step, 0 .. n_steps - 1: up to `height` in WARM_UP steps, and half a cosine down to nothing."""
+    return height * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
 def _check(model, train_songs, valid_songs, works, lengths):

@@ -18,7 +18,6 @@ P@10 on TEST cannot exceed 0.560.
 Told in: notebooks/40_cover_songs.ipynb
 """
 
-import hashlib
 import os
 import warnings
 from collections import Counter
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pawlib.bench import npy
 from pawlib.bench.audio import EXTENSIONS
 from pawlib.bench.datasets import Splits, Track
 from pawlib.bench.files import read_json
@@ -36,7 +36,7 @@ FILES = {
     "sub": dict(zip(PARTS, ("SHS_TRAIN_SUB.npy", "SHS_VAL_SUB.npy", "SHS_TEST_SUB.npy"), strict=True)),
     "full": dict(zip(PARTS, ("SHS100K-TRAIN", "SHS100K-VAL", "SHS100K-TEST"), strict=True)),
 }
-SHA256 = {  # of the published lists of SUB
+SHA256 = {  # of the published lists of SUB, by which `pawlib fetch` knows them
     "SHS_TRAIN_SUB.npy": "827903eb5b562167214ebab9a4542de57997730557e36e5eb7d167b1df257df1",
     "SHS_VAL_SUB.npy": "7a944d341652222e49bd45974ee47bf358b58e7ec826c3dd67300b2366823c50",
     "SHS_TEST_SUB.npy": "19d87c505942ba3ff914b6ccdafc953cd10afb8706e803af27529dc73f2041c7",
@@ -227,26 +227,13 @@ def _place(root, name):
 
 
 def _of_array(path):
-    """Ids of a list of SUB."""
-    try:
-        names = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        names = _of_pickle(path, error)
+    """Ids of a list of SUB. As published it is an array of Python objects, of which nothing but strings is read."""
+    names = npy.strings(path)
     if names.ndim != 1 or not len(names):
         raise ValueError(
             f"{path} holds an array of shape {names.shape}, expected strings in a row: is it another file?"
         )
     return _checked(path, [str(name) for name in names], "entry")
-
-
-def _of_pickle(path, error):
-    """An array of Python objects can do anything when it is read: only the very file that was published may be one."""
-    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256.get(path.name):
-        raise ValueError(
-            f"{path} is no array of strings ({error}), nor the published list (another SHA-256): was the download cut "
-            "off? Run `pawlib fetch shs100k-sub`"
-        ) from error
-    return np.load(path, allow_pickle=True)
 
 
 def _of_lines(path):

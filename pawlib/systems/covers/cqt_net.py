@@ -35,26 +35,38 @@ class CQTNet(layers.CoverNet):
     ----------
     n_classes : int, optional
         Songs of the training set; None for no classifier.
+    slim : int
+        Channels are divided by so many; 1 is the published network. Kernels, depth and what a moment hears of the song
+        stay (reading R55).
+
+    Raises
+    ------
+    ValueError
+        If the channels cannot be divided by `slim`.
     """
 
     slug = "cqt_net"
+    SMALL = {"slim": 4}
 
-    def __init__(self, n_classes=50):
-        super().__init__(n_classes)
+    def __init__(self, n_classes=50, slim=1):
+        if slim < 1 or 32 % slim:
+            raise ValueError(f"slim={slim!r} does not divide 32 channels, expected 1, 2, 4, 8, 16 or 32")
+        super().__init__(n_classes, **({} if slim == 1 else {"slim": slim}))
+        first, *channels = (n // slim for n in (32, *CHANNELS))
         stack = [
-            layers.Conv2dLayer(1, 32, (12, 3), pad_bins=6),
-            layers.Conv2dLayer(32, 64, (13, 3), dilation=2, pool=True),
-            layers.Conv2dLayer(64, 64, (13, 3)),
-            layers.Conv2dLayer(64, 64, (3, 3), dilation=2, pool=True),
+            layers.Conv2dLayer(1, first, (12, 3), pad_bins=6),
+            layers.Conv2dLayer(first, channels[0], (13, 3), dilation=2, pool=True),
+            layers.Conv2dLayer(channels[0], channels[0], (13, 3)),
+            layers.Conv2dLayer(channels[0], channels[0], (3, 3), dilation=2, pool=True),
         ]
-        for n_in, n_out in zip(CHANNELS, CHANNELS[1:], strict=False):
+        for n_in, n_out in zip(channels, channels[1:], strict=False):
             stack += [
                 layers.Conv2dLayer(n_in, n_out, (3, 3)),
-                layers.Conv2dLayer(n_out, n_out, (3, 3), dilation=2, pool=n_out != CHANNELS[-1]),
+                layers.Conv2dLayer(n_out, n_out, (3, 3), dilation=2, pool=n_out != channels[-1]),
             ]
         self.layers = nn.Sequential(*stack)
-        self.add_head(CHANNELS[-1])
+        self.add_head(channels[-1])
 
     def features(self, cqt):
-        """(B, 1, 84, n_frames) -> (B, 512)."""
+        """(B, 1, 84, n_frames) -> (B, 512 // slim)."""
         return self.layers(cqt).amax(dim=(2, 3))

@@ -29,6 +29,8 @@ class FCN4OnCQTNet(layers.CoverNet):
         Arguments of mels.LogMel: the clips' log-mel, that of the paper's Sec. 4.1.
     n_samples : int
         Length of a clip at the front-end's rate; 2.8 s at 16 kHz.
+    slim : int
+        As CQTNet has it, of the CQT-Net branch; FCN-4 is that of the checkpoints.
 
     Attributes
     ----------
@@ -38,17 +40,19 @@ class FCN4OnCQTNet(layers.CoverNet):
 
     slug = "fcn_4_on_cqt_net"
     needs_clips = True
+    SMALL = CQTNet.SMALL
 
-    def __init__(self, n_classes=50, front_end=transfer.FRONT_END, n_samples=transfer.N_SAMPLES):
-        super().__init__(n_classes, front_end=dict(front_end), n_samples=n_samples)
+    def __init__(self, n_classes=50, front_end=transfer.FRONT_END, n_samples=transfer.N_SAMPLES, slim=1):
+        narrow = {} if slim == 1 else {"slim": slim}
+        super().__init__(n_classes, front_end=dict(front_end), n_samples=n_samples, **narrow)
         self.sample_rate, self.n_samples = front_end["sample_rate"], n_samples
         self.log_mel = mels.LogMel(**front_end)
-        self.cqt_net = CQTNet(n_classes=None)
+        self.cqt_net = CQTNet(n_classes=None, slim=slim)
         self.encoder = encoders.FCN4()
         self.add_head(self.cqt_net.width + self.encoder.width)
 
     @classmethod
-    def from_checkpoint(cls, path_or_name, n_classes, seed):
+    def from_checkpoint(cls, path_or_name, n_classes, seed, slim=1):
         """A pretrained start: the checkpoint's front-end and FCN-4, all else random by `seed`.
 
         Parameters
@@ -57,6 +61,7 @@ class FCN4OnCQTNet(layers.CoverNet):
             Of Music-PAW, another pretraining, or a supervised tagger (Supervised-MTAT), with FCN-4 as encoder.
         n_classes : int
         seed : int
+        slim : int
 
         Returns
         -------
@@ -75,7 +80,7 @@ class FCN4OnCQTNet(layers.CoverNet):
             raise ValueError(f"{path_or_name} holds the encoder {name!r}, expected fcn_4: the paper puts FCN-4 on top")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = cls(n_classes, start.settings["front_end"], start.n_samples)
+            model = cls(n_classes, start.settings["front_end"], start.n_samples, slim)
         model.encoder.load_state_dict(start.encoder.state_dict())
         return model, card
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pawlib import systems
-from pawlib.bench import loop, protocols, scoring, supervised
+from pawlib.bench import loop, protocols, scenes, scoring, supervised
 from pawlib.bench.datasets import Splits, Track
 from pawlib.bench.supervised import Stage
 
@@ -136,6 +136,72 @@ def test_tags_are_not_mixed(tmp_path):
         supervised.train(Ears(2), corpus(), tmp_path, **RECIPE, mixup=-1)
 
 
+# --- windows with a loss each ---
+
+
+def test_the_loss_of_windows_is_the_mean_over_each_of_them():
+    run = object.__new__(supervised._Run)
+    run.corpus, run.identity = corpus(), {"each_window": True}
+    run.fabric = types.SimpleNamespace(device=torch.device("cpu"))
+    run.model = systems.build("dnn", n_classes=2, n_samples=21 * 1024).eval()
+    wave, target = 0.1 * torch.randn(3, 21 * 1024), torch.eye(2)[[0, 1, 1]]
+    loss = run._loss((["a", "b", "c"], wave, target))
+    expected = 0.0
+    for i in range(3):
+        for k in range(3):
+            start = 5 * 1024 * k
+            said = run.model.windows(wave[i : i + 1, start : start + 11 * 1024])[0, 0].log_softmax(dim=0)
+            expected -= said[target[i].argmax()] / 9
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_mixed_pairs_and_windows_of_their_own_exclude_each_other(tmp_path):
+    with pytest.raises(ValueError, match="mixup mixes whole waves, each_window has a loss for every window"):
+        train(tmp_path, mixup=0.3, each_window=True)
+
+
+class Filtered(Rooms):
+    """Steady noise or noise that flutters, each recording through a filter of its own, in pieces of three seconds."""
+
+    def __init__(self, n_recordings, n_pieces, seed):
+        rng = np.random.default_rng(seed)
+        t = np.arange(3 * 44_100) / 44_100
+        f = np.log(np.maximum(np.fft.rfftfreq(len(t), 1 / 44_100), 20))
+        self.waves, self.tracks = {}, []
+        for i in range(n_recordings):
+            gain = 10 ** (np.interp(f, np.linspace(3, 10, 12), rng.normal(0, 10, 12)) / 20)
+            for piece in range(n_pieces):
+                flutter = 1 + (i % 2) * 0.7 * np.sin(2 * np.pi * 9 * t + rng.uniform(0, 6))
+                wave = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(t))) * gain, len(t)) * flutter
+                name = f"f{seed}_{i}_{piece}"
+                self.waves[name] = (0.05 * wave[None] / wave.std()).astype(np.float32)
+                self.tracks.append(Track(name, None, np.eye(2, dtype=np.float32)[i % 2], f"w{seed}_{i}"))
+
+    def sample_rate(self, _):
+        return 44_100
+
+
+def test_the_dnn_knows_recordings_and_centred_it_knows_what_they_have_in_common(tmp_path):
+    known, others = Filtered(8, 2, 0), Filtered(16, 1, 1)
+    known.waves |= others.waves
+    learnt, again = ([t for t in known.tracks if t.id.endswith(piece)] for piece in ("_0", "_1"))
+    splits = Splits(learnt, again, others.tracks, ("steady", "fluttering"), "made-up", single_label=True)
+    data = types.SimpleNamespace(splits=splits, store=known)
+    truth = {part: np.array([t.target.argmax() for t in getattr(splits, part)]) for part in ("valid", "test")}
+    right = {}
+    for centre in ("training", "wave"):
+        torch.manual_seed(0)
+        model = systems.build("dnn", n_classes=2, centre=centre, n_samples=121 * 1024)
+        recipe = {**RECIPE, "stages": (Stage("adam", 1e-3, 2, 2),), "batch_size": 8, "steps_per_epoch": 15}
+        supervised.train(model, data, tmp_path / centre, **{**recipe, "each_window": True}, report=lambda _: None)
+        right[centre] = {
+            part: np.mean(scenes.votes(model, known, getattr(splits, part)).argmax(axis=1) == truth[part])
+            for part in truth
+        }
+    assert right["training"]["valid"] == right["wave"]["valid"] == 1, "other pieces of the same recordings"
+    assert right["wave"]["test"] >= 0.9 > right["training"]["test"], "other recordings"
+
+
 # --- a falling rate ---
 
 
@@ -169,9 +235,9 @@ def test_every_scene_system_has_a_recipe_that_train_understands(slug, scale):
     windows = hasattr(maker, "windows")
     found = supervised.recipe("scene_windows" if windows else "scene_files", scale)
     assert found["select"] == "accuracy" and found["batch_size"] == {
-        "toy": 16 if windows else 4, "small": 100 if windows else 10, "paper": 100 if windows else 10,
+        "toy": 16 if windows else 4, "small": 50 if windows else 10, "paper": 100 if windows else 10,
     }[scale]  # fmt: skip
-    assert ("mixup" in found) != windows
+    assert ("each_window" in found) == windows and ("mixup" in found) == (not windows)
     for stage in found["stages"]:
         assert stage.patience <= stage.n_epochs
 

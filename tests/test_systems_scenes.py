@@ -292,6 +292,44 @@ def test_a_longer_input_is_the_mean_over_its_windows():
         model.windows(torch.zeros(1, 100))
 
 
+def test_each_window_is_asked_alone_where_it_is_asked_for():
+    model = small("dnn")
+    wave = waves(model)
+    with torch.no_grad():
+        each = model(wave, each_window=True)
+        assert each.shape == (len(wave), (43 - 11) // 5 + 1, 15)
+        torch.testing.assert_close(each.mean(dim=1), model(wave))
+
+
+def test_a_centred_dnn_does_not_hear_a_recording_s_filter_and_the_published_one_does():
+    published, centred = (
+        systems.build("dnn", n_classes=15, n_samples=171 * 1024, centre=c).eval() for c in ("training", "wave")
+    )
+    centred.load_state_dict(published.state_dict())
+    assert sum(p.numel() for p in centred.parameters()) == 184_215
+    wave = 0.1 * torch.randn(1, 171 * 1024)
+    with torch.no_grad():
+        pictures = [net.front_end(scale * wave) for net in (published, centred) for scale in (1.0, 8.0)]
+    assert (pictures[1] - pictures[0]).mean() == pytest.approx(math.log(8), abs=0.01)
+    torch.testing.assert_close(pictures[3], pictures[2], atol=0.03, rtol=0)  # but for the floor under the logarithm
+    frames = centred.standardise.mean.new_zeros(64, 171)
+    heard = pictures[2][0].movedim(-1, 0)  # (64, n_windows, 11): window k begins at frame 5 k
+    for k in range(heard.shape[1]):
+        frames[:, 5 * k : 5 * k + 11] = heard[:, k]
+    assert frames.mean(dim=1).abs().max() < 1e-4
+
+
+def test_below_paper_scale_the_dnn_is_centred_over_four_seconds():
+    maker = systems.system("dnn")
+    assert maker.at_scale("paper") == {}
+    assert maker.at_scale("small") == {"centre": "wave", "n_samples": 175_104} == maker.at_scale("toy")
+    assert maker.at_scale("toy", 44_100)["n_samples"] == 44_100
+    made = systems.build("dnn", n_classes=15, **maker.at_scale("small"))
+    assert made.settings["centre"] == "wave" and systems.build(**made.settings).centre == "wave"
+    with pytest.raises(ValueError, match="dnn: centre='file' is unknown"):
+        systems.build("dnn", centre="file")
+
+
 def test_the_dnn_s_frames_equal_slow_loops():
     model = systems.build("dnn", n_classes=15).eval()
     wave = 0.1 * torch.randn(1, 11_264)

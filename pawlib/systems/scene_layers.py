@@ -147,6 +147,8 @@ class SceneNet(layers.Tagger):
 
     NARROW = ("width", {"toy": 4, "small": 32})  # what makes it narrow, and how narrow it is below the paper's scale
 
+    RATE = SAMPLE_RATE
+
     @classmethod
     def at_scale(cls, scale, n_samples=FILE_SAMPLES):
         """What the network is built with at a scale: a narrow one that hears ten seconds at small (reading R46).

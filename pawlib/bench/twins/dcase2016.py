@@ -7,8 +7,13 @@ Nothing here was recorded anywhere: a scene is a recipe of noise, resonances and
 parameters drawn anew for every recording. The labels say so, "synthetic_beach"; so does the corpus's name in every row.
 
 What is alike in all classes, so that it tells nothing: the average spectrum of a recording (set to one curve, then to
-the curve of its device), level, how loud events are against the bed, passers-by. What a class has of its own is in
-time: how its bed swells and which events come in which rhythm.
+the curve of its device), level, how loud events are against the bed, passers-by and how loud they are against the
+scene's own events, and how the level of the whole drifts. What a class has of its own is in time: how its bed swells
+and which events come in which rhythm.
+
+Version 2: version 1 had no drift, passers-by as loud as they came, and no matching above 16 kHz. Its spectra told
+nothing, but how much each band's level varies did: a linear layer on the deviations of 20 MFCCs named up to 63 % of a
+fold's scenes.
 
 Recordings. A recording is a minute (toy: five seconds), cut into pieces of 30 s that are files; folds split by
 recording. Each quarter of a class's recordings was made with one device, a filter of its own, and is tested in one
@@ -34,14 +39,17 @@ from pawlib.bench.datasets.dcase2016 import DEVELOPMENT, EVALUATION, FOLDS
 from pawlib.bench.files import atomic, locked, write_json
 from pawlib.bench.twins import making, textures
 
-VERSION = 1
+VERSION = 2
 SAMPLE_RATE = 44_100
 CLASSES = tuple(f"synthetic_{name.replace('/', '_')}" for name in textures.SCENES)
-FRONT_DB = (-7.0, 0.0)  # power of a recording's events against its bed
+FRONT_DB = (-10.0, 0.0)  # power of a recording's events, passers-by among them, against its bed
+PASSING_DB = (-4.0, 10.0)  # power of the passers-by against that of the scene's own events
+DRIFT_DB = (0.0, 5.0)  # deviation of the level of everything, as it comes and goes
 LEVEL_DB = (-42.0, -30.0)  # RMS against full scale: rooms are quiet, and 24 bits have room for them
+SPREAD = {"front": FRONT_DB, "passing": PASSING_DB, "drift": DRIFT_DB, "level": LEVEL_DB}
 TILT_DB = -3.5  # of the average spectrum, an octave
 DEVICE_DB, OWN_DB = 5.0, 2.5  # deviation of a device's curve, and of what a recording adds to it
-KNOTS_HZ = np.geomspace(60, 16_000, 10)  # between which these curves run
+KNOTS_HZ = np.geomspace(60, 20_000, 10)  # between which these curves run
 FAULT_SHARE = 0.05
 LICENCE = (
     "Audio made on your own machine from random numbers by the recipes of pawlib/bench/twins/textures.py; as free as "
@@ -76,7 +84,8 @@ def plan(size="small", seed=0):
     -------
     list of dict
         One recipe per recording: recording ("a001"), class, fold (1..4, 0 for evaluation), files [{file, start_s,
-        end_s, original, fault}] with file as in the lists, below the folder of its set; front_db, level_db, seed.
+        end_s, original, fault}] with file as in the lists, below the folder of its set; front_db, passing_db, drift_db,
+        level_db, seed.
 
     Raises
     ------
@@ -166,7 +175,7 @@ def painted(recipe, seconds, seed=0, rate=SAMPLE_RATE):
     scene = dict(zip(CLASSES, textures.SCENES.values(), strict=True))[recipe["class"]]
     scene(canvas)
     textures.passers_by(canvas)
-    wave = textures.mixed(canvas, recipe["front_db"])
+    wave = textures.mixed(canvas, recipe["front_db"], recipe["passing_db"], recipe["drift_db"])
     wave = textures.matched(wave, rate, lambda f: wanted_db(f) + filter_db(f, recipe, seed))
     wave *= 10 ** (recipe["level_db"] / 20) / np.sqrt(np.mean(wave**2))
     wave *= min(1.0, 0.98 / np.abs(wave).max())
@@ -193,7 +202,7 @@ def _recipes(name, size, seed):
     found = []
     for part, n in ((DEVELOPMENT, size.development), (EVALUATION, size.evaluation)):
         rng = functools.partial(making.generator, VERSION, seed, f"{name}/{part}")
-        fronts, levels = (making.spread(rng(key), n, *span) for key, span in (("front", FRONT_DB), ("level", LEVEL_DB)))
+        drawn = {key: making.spread(rng(key), n, *span) for key, span in SPREAD.items()}
         seeds = rng("seeds").integers(2**32, size=n).tolist()
         faults = rng("faults")
         for k in range(n):
@@ -204,8 +213,8 @@ def _recipes(name, size, seed):
             found.append(
                 {
                     "class": name, "set": part, "fold": k * len(FOLDS) // n + 1 if part == DEVELOPMENT else 0,
-                    "files": files, "front_db": round(float(fronts[k]), 3), "level_db": round(float(levels[k]), 3),
-                    "seed": seeds[k],
+                    "files": files, "seed": seeds[k],
+                    **{f"{key}_db": round(float(values[k]), 3) for key, values in drawn.items()},
                 }
             )  # fmt: skip
     return found

@@ -2,13 +2,17 @@
 
 Conventions
     A canvas is a stretch of audio to be painted: n_samples at `rate`, a random generator, and what was put where.
-    bed   : float32 array (n_samples,), the texture that is always there, of unit power when it is mixed
-    front : float32 array (2, n_samples), the events, left and right
-    Every scene is a function of a canvas that paints both; its parameters are drawn anew for each recording. Nothing is
-    recorded, nothing downloaded; the names say which place a recipe was thought of for, and no more than that.
+    bed     : float32 array (n_samples,), the texture that is always there, of unit power when it is mixed
+    front   : float32 array (2, n_samples), the scene's events, left and right
+    passing : float32 array (2, n_samples), what passes by in any scene
+    Every scene is a function of a canvas that paints the first two; its parameters are drawn anew for each recording.
+    Nothing is recorded, nothing downloaded; the names say which place a recipe was thought of for, and no more than
+    that.
 
 Every scene has one clue that fills the whole recording (how its bed swells, what hums in it) and one or two kinds of
-events with a timing of their own. Passers-by (`passers_by`) are painted into every scene alike.
+events with a timing of their own. Passers-by (`passers_by`) are painted into every scene alike, and every recording
+drifts in level (`drift`): how often and how far levels change, which plain statistics hear, then says little of a
+scene; what comes when says it still.
 
 Told in: notebooks/50_scene_systems.ipynb
 """
@@ -33,10 +37,10 @@ class Canvas:
 
     Attributes
     ----------
-    bed, front : np.ndarray, float32
+    bed, front, passing : np.ndarray, float32
         As in the module's map.
     events : list of (what, onset [s])
-        Of `front`, in the order they were painted.
+        Of `front` and `passing`, in the order they were painted.
     scale : float
         What the frequencies of all events, and of hums, are multiplied with in this recording.
     """
@@ -46,10 +50,11 @@ class Canvas:
         self.n_samples = round(seconds * rate)
         self.bed = np.zeros(self.n_samples, np.float32)
         self.front = np.zeros((2, self.n_samples), np.float32)
+        self.passing = np.zeros((2, self.n_samples), np.float32)
         self.events = []
         self.scale = 2 ** rng.uniform(-SCALE_OCTAVES, SCALE_OCTAVES)
 
-    def put(self, what, onset_s, sound, gain=1.0, pan=None):
+    def put(self, what, onset_s, sound, gain=1.0, pan=None, passing=False):
         """Add a sound (n,) to the front at a time; what reaches over the end is cut off.
 
         Parameters
@@ -61,14 +66,17 @@ class Canvas:
         gain : float
         pan : float in 0..1, optional
             0 left, 1 right; drawn where not given.
+        passing : bool
+            Whether it belongs to what passes by, and not to the scene.
         """
         first = round(onset_s * self.rate)
         if not 0 <= first < self.n_samples:
             return
         sound = sound[: self.n_samples - first] * np.float32(gain)
         pan = self.rng.uniform(0.15, 0.85) if pan is None else pan
+        layer = self.passing if passing else self.front
         for channel, weight in enumerate((np.cos(pan * np.pi / 2), np.sin(pan * np.pi / 2))):
-            self.front[channel, first : first + len(sound)] += np.float32(weight) * sound
+            layer[channel, first : first + len(sound)] += np.float32(weight) * sound
         if what:
             self.events.append((what, round(float(onset_s), 3)))
 
@@ -232,7 +240,21 @@ def passers_by(canvas, every_s=6.0):
         else:
             sounds = [(0.0, canvas.burst(4.0, 60, 1200, attack_s=1.5) * 0.6)]
         for later, sound in sounds:
-            canvas.put(kind if later == sounds[0][0] else None, at + later, sound, gain, pan)
+            canvas.put(kind if later == sounds[0][0] else None, at + later, sound, gain, pan, passing=True)
+
+
+def drift(canvas, depth_db):
+    """How the level of a whole recording comes and goes, at a pace drawn anew: gains, float32 (n_samples,).
+
+    Parameters
+    ----------
+    canvas : Canvas
+    depth_db : float >= 0 [dB]
+        Deviation of the points between which it moves.
+    """
+    every_s = 10 ** canvas.between(-0.7, 0.8)
+    points = canvas.rng.normal(0, depth_db, int(canvas.seconds / every_s) + 3)
+    return 10 ** (canvas.curve(points, every_s) / 20)
 
 
 def under(canvas):
@@ -422,18 +444,22 @@ SCENES = {
 
 # --- from a scene to a recording ---
 
-EDGES_HZ = np.geomspace(60, 16_000, 33)  # bands in which average spectra are matched, a quarter of an octave each
+EDGES_HZ = np.geomspace(60, 20_000, 34)  # bands in which average spectra are matched, a quarter of an octave each
 
 
-def mixed(canvas, front_db):
-    """Bed and front as stereo, the front so many dB above or below the bed: float32 (2, n_samples).
+def mixed(canvas, front_db, passing_db=0.0, drift_db=0.0):
+    """Bed, front and what passes by as stereo, float32 (2, n_samples).
 
     Parameters
     ----------
     canvas : Canvas
         A scene that was painted.
     front_db : float
-        Power of all events together over the recording, against the bed's.
+        Power of the scene's events together with what passes by, over the recording, against the bed's.
+    passing_db : float
+        Power of what passes by, against that of the scene's events.
+    drift_db : float >= 0
+        As in `drift`, of everything together.
     """
     bed = canvas.bed / np.sqrt(np.mean(canvas.bed**2))
     bed = bed + np.float32(10 ** (canvas.between(*ALIKE_DB) / 20)) * under(canvas)
@@ -442,8 +468,13 @@ def mixed(canvas, front_db):
     side = canvas.noise() * np.abs(bed).mean()
     floor = np.float32(10 ** (FLOOR_DB / 20))
     both = np.stack([bed + width * side, bed - width * side]) + floor * np.stack([canvas.noise(), canvas.noise()])
-    front = canvas.front / np.sqrt(np.mean(canvas.front**2) + 1e-20)
-    return both + np.float32(10 ** (front_db / 20)) * front
+    front = _of_unit_power(canvas.front) + np.float32(10 ** (passing_db / 20)) * _of_unit_power(canvas.passing)
+    return (both + np.float32(10 ** (front_db / 20)) * _of_unit_power(front)) * drift(canvas, drift_db)
+
+
+def _of_unit_power(wave):
+    """A wave scaled to a mean square of 1; silence stays what it is."""
+    return wave / np.sqrt(np.mean(wave**2) + 1e-20)
 
 
 def band_powers(wave, rate):

@@ -11,6 +11,8 @@ from pawlib.systems import layers, scene_layers
 FRAME, N_MELS, F_MAX_HZ = 1024, 64, 22_100.0
 CONTEXT, HOP = 11, 5
 FLOOR = 1e-8
+CENTRES = ("training", "wave")
+CENTRED_FRAMES = 171  # 4 s, 33 windows: what is heard at once where a wave is centred, at toy and small
 
 
 class DNN(layers.Tagger):
@@ -21,7 +23,7 @@ class DNN(layers.Tagger):
         wave      (B, 11264)              0.26 s at 44.1 kHz
         frames    (B, 11, 1024)           side by side, Hamming window
         log-mel   (B, 11, 64)             magnitudes, 64 bands up to 22,100 Hz, natural logarithm
-        standard  (B, 11, 64)             per band, statistics of the training audio
+        standard  (B, 11, 64)             per band, statistics of the training audio (or of the wave, see `centre`)
         windows   (B, n_windows, 704)     11 frames, a new window every 5
         hidden    (B, n_windows, 200)     dropout .2 - linear - ReLU
         hidden    (B, n_windows, 200)     dropout .2 - linear - ReLU
@@ -33,27 +35,57 @@ class DNN(layers.Tagger):
     answered by that mean but by a vote: `windows` gives the logits of all windows of a wave of any length, and
     bench.scenes.majority_vote counts their answers, as published.
 
+    704 numbers of a quarter of a second tell a recording by its average spectrum at once: microphone, room, filter. The
+    network learns that first, and it is worth nothing where the test's recordings are others and spectra say nothing of
+    the scene, as on the synthetic twin. `centre="wave"` takes it away (reading R39).
+
     Parameters
     ----------
     n_classes : int
     n_samples : int
         11,264 is one window; 5,120 more for each further one.
+    centre : "training" | "wave"
+        What each band is standardised by: mean and deviation over the training audio, as published; with "wave" the
+        mean over the wave that is heard is then taken away, so that of a steady spectrum nothing is left. Give it
+        several seconds: over a single window little else is left, either.
 
     Raises
     ------
     ValueError
-        If the input is shorter than one window.
+        If the input is shorter than one window, or `centre` is unknown.
+
+    Told in: notebooks/50_scene_systems.ipynb
     """
 
     slug = "dnn"
+    RATE = 44_100
 
-    def __init__(self, n_classes=15, n_samples=CONTEXT * FRAME):
+    @classmethod
+    def at_scale(cls, scale, n_samples=30 * RATE):
+        """What the network is built with at a scale: below paper scale it hears 4 s at once, centred (reading R39).
+
+        Parameters
+        ----------
+        scale : "toy" | "small" | "paper"
+        n_samples : int
+            Of the corpus's files at the network's rate: it hears no more.
+
+        Returns
+        -------
+        dict, for systems.build
+        """
+        return {} if scale == "paper" else {"centre": "wave", "n_samples": min(CENTRED_FRAMES * FRAME, n_samples)}
+
+    def __init__(self, n_classes=15, n_samples=CONTEXT * FRAME, centre="training"):
+        if centre not in CENTRES:
+            raise ValueError(f"dnn: centre={centre!r} is unknown, expected one of {CENTRES}")
         if n_samples < CONTEXT * FRAME:
             raise ValueError(
                 f"dnn: n_samples={n_samples} is less than one window of {CONTEXT} frames = {CONTEXT * FRAME} samples"
             )
-        super().__init__(44_100, n_samples, n_classes=n_classes)
-        self.settings["n_samples"] = n_samples
+        super().__init__(self.RATE, n_samples, n_classes=n_classes)
+        self.settings |= {"n_samples": n_samples} | ({"centre": centre} if centre != "training" else {})
+        self.centre = centre
         filters = torchaudio.functional.melscale_fbanks(
             FRAME // 2 + 1, 0.0, F_MAX_HZ, N_MELS, self.sample_rate, norm="slaney", mel_scale="slaney"
         )
@@ -68,9 +100,10 @@ class DNN(layers.Tagger):
         )  # fmt: skip
         self.head = nn.Linear(200, n_classes)
 
-    def forward(self, wave):
-        """(B, n_samples) -> logits (B, n_classes), the mean over its windows."""
-        return self.windows(self.check(wave)).mean(dim=1)
+    def forward(self, wave, each_window=False):
+        """(B, n_samples) -> logits (B, n_classes), the mean over its windows, or each's (B, n_windows, n_classes)."""
+        logits = self.windows(self.check(wave))
+        return logits if each_window else logits.mean(dim=1)
 
     def windows(self, wave):
         """(B, any number of samples from 11,264 on) -> logits of each window (B, n_windows, n_classes).
@@ -92,6 +125,8 @@ class DNN(layers.Tagger):
             frames = wave.float().unfold(-1, FRAME, FRAME) * self.window  # (B, n_frames, 1024)
             mel = (torch.fft.rfft(frames).abs() * self.scale) @ self.filters  # (B, n_frames, 64)
             mel = self.standardise((mel + FLOOR).log().mT)  # (B, 64, n_frames)
+            if self.centre == "wave":
+                mel = mel - mel.mean(dim=-1, keepdim=True)
             return mel.unfold(-1, CONTEXT, HOP).permute(0, 2, 3, 1)  # (B, n_windows, 11, 64)
 
     def features(self, x):

@@ -119,7 +119,7 @@ KINDS = {
         dataset="dcase2016",
         frozen=("log_mel_statistics", "mfcc_statistics"),
         probe="linear_probe_{fold}",
-        tags=(READINGS,),
+        tags=(READINGS, ("errors", "keep", "errors_{errors}")),
     ),
     "74_diagnostic": Kind("diagnostic"),
 }

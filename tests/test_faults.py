@@ -214,6 +214,14 @@ def pretrain(model, out, **settings):
     engine.pretrain(model, Songs(), Songs().ids, out, **settings)
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """A shell starts what it puts into the background deaf to Ctrl-C, the tests included."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     """(seconds, weights, losses) of a run that nobody disturbed."""

@@ -44,7 +44,7 @@ def in_plain_order(network):
     Parameters
     ----------
     network : Module
-        With layers of encoders.py in it.
+        With layers of encoders.py or blocks of systems/layers.py in it.
 
     Returns
     -------

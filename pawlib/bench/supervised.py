@@ -111,7 +111,7 @@ SCALES = {  # at small every network gets about the same multiply-accumulates, s
 SMALL_WORK = 5e12  # forward multiply-accumulates of a supervised run at small: about three minutes on 2 cores
 STEPS_AT_SMALL = (42, 600)
 SCENE_WORK = 8e12  # of a run on one fold of the scenes, of which a system has five; at 2e12 RN2 had not yet learned
-SCENE_STEPS = (42, 1500)
+SCENE_STEPS = (42, 1500)  # the fewest and the most of such a run
 
 
 def recipe(protocol, scale, **changes):

@@ -62,18 +62,7 @@ class DNN(layers.Tagger):
 
     @classmethod
     def at_scale(cls, scale, n_samples=30 * RATE):
-        """What the network is built with at a scale: below paper scale it hears 4 s at once, centred (reading R39).
-
-        Parameters
-        ----------
-        scale : "toy" | "small" | "paper"
-        n_samples : int
-            Of the corpus's files at the network's rate: it hears no more.
-
-        Returns
-        -------
-        dict, for systems.build
-        """
+        """As SceneNet.at_scale; below paper scale this network hears 4 s at once, centred (reading R39)."""
         return {} if scale == "paper" else {"centre": "wave", "n_samples": min(CENTRED_FRAMES * FRAME, n_samples)}
 
     def __init__(self, n_classes=15, n_samples=CONTEXT * FRAME, centre="training"):

@@ -256,17 +256,27 @@ def test_a_library_finds_what_sorting_all_cosines_finds(spread):
     assert library.nearest(x[7], k=1)[0].tolist() == [7] or spread < 0.1
 
 
-@pytest.mark.parametrize("width", [1, 3, 40, 300])
-def test_rough_cosines_are_as_near_as_their_bound_says(width):
+def test_a_large_library_finds_the_recordings_of_a_song_through_its_graph(monkeypatch):
+    monkeypatch.setattr(retrieval, "EXHAUSTIVE", 100)
     random = np.random.default_rng(1)
-    x = random.standard_normal((300, width)) ** 3  # some numbers of a row are much larger than the others
+    x = np.repeat(random.standard_normal((600, 40)), 5, axis=0) + 0.3 * random.standard_normal((3000, 40))
     library = retrieval.Library(x)
-    unit = retrieval.unit_rows(x)
-    for row in range(0, 300, 7):
-        rough, error = library.roughly(library.rows[row])
-        off = np.abs(rough.numpy() - unit @ unit[row])
-        assert (off <= error.numpy()).all() and error.max() < 0.2
-        assert width < 300 or off.max() > error.min() / 100  # a bound that says something
+    assert library.graph is not None and len(library) == 3000
+    for query in range(0, 3000, 100):
+        rows, similarity = library.nearest(x[query], k=5)
+        wanted, cosines = library.nearest(x[query], k=5, exact=True)
+        assert rows.tolist() == wanted.tolist() and rows[0] == query
+        assert sorted(rows) == list(range(query, query + 5))  # the five recordings of its song
+        np.testing.assert_allclose(similarity, cosines, atol=1e-6)
+        np.testing.assert_allclose(similarity, retrieval.unit_rows(x)[rows] @ retrieval.unit_rows(x)[query], atol=1e-6)
+
+
+def test_a_graph_that_ends_too_early_is_searched_exhaustively(monkeypatch):
+    monkeypatch.setattr(retrieval, "EXHAUSTIVE", 100)
+    x = np.ones((200, 4)) * np.arange(1, 201)[:, None]  # one direction: nothing leads a walk on
+    rows, similarity = retrieval.Library(x).nearest(x[0], k=200)
+    assert sorted(rows) == list(range(200))
+    np.testing.assert_allclose(similarity, 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 10, 500])

@@ -16,7 +16,7 @@ from PIL import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
 from pawlib.bench import results, runlist, tables
-from pawlib.show import report
+from pawlib.show import chapters, prose, report, unnamed
 
 PROBE = "30_linear_probe_mtat"
 PARAMETERS = """scale = "toy"  # toy | small | paper
@@ -60,8 +60,8 @@ def notebook(*cells, given=None, executed=True, told=None):
     if given:
         source = "\n".join(f"{key} = {value!r}" for key, value in given.items())
         made.append(new_code_cell(source, metadata={"tags": ["injected-parameters"]}))
-    for prose, outputs in cells:
-        made += [new_markdown_cell(prose), new_code_cell("draw()", outputs=outputs)]
+    for text, outputs in cells:
+        made += [new_markdown_cell(text), new_code_cell("draw()", outputs=outputs)]
     for count, cell in enumerate(made):
         if cell.cell_type == "code" and executed:
             cell.execution_count = count
@@ -114,8 +114,8 @@ def made(book, **kw):
 def one_chapter(book, *cells, **kw):
     """The sections of a chapter with these cells."""
     keep(book[0], notebook(*cells, **kw))
-    (picked,) = report.pick(book[0])
-    return report.chapter(picked, book[0])
+    (picked,) = chapters.pick(book[0])
+    return chapters.chapter(picked, book[0])
 
 
 # the page
@@ -306,21 +306,21 @@ def run(book, name, made, notebook_name=PROBE):
 
 
 def test_my_run_is_shown_instead_of_the_committed_chapter_the_largest_scale_first(book):
-    assert report.pick(book[0])[0].run == ""
+    assert chapters.pick(book[0])[0].run == ""
     for scale in ("toy", "small"):
         given = {"scale": scale, "system": "random"}
         run(book, f"mtat-twin.{scale}.random.fcn_4.linear_probe.seed0", notebook(("## Numbers", []), given=given))
-    (one,) = report.pick(book[0])
+    (one,) = chapters.pick(book[0])
     assert one.run == "mtat-twin.small.random.fcn_4.linear_probe.seed0"
-    told = report.chapter(one, book[0])
+    told = chapters.chapter(one, book[0])
     assert told["scale"] == "small" and told["values"]["system"] == "random" and "my run mtat-twin.small" in made(book)
 
 
 def test_among_equals_the_run_lists_order_decides_and_every_run_can_be_asked_for(book):
     for system in ("log_mel_statistics.none", "random.fcn_4"):
         run(book, f"mtat-twin.small.{system}.linear_probe.seed0", notebook(("## N", []), given={"scale": "small"}))
-    assert report.pick(book[0])[0].run.startswith("mtat-twin.small.random")
-    assert [one.run.split(".")[2] for one in report.pick(book[0], every_run=True)] == ["random", "log_mel_statistics"]
+    assert chapters.pick(book[0])[0].run.startswith("mtat-twin.small.random")
+    assert [one.run.split(".")[2] for one in chapters.pick(book[0], every_run=True)] == ["random", "log_mel_statistics"]
     assert made(book, runs=True).count("<article") == 2
 
 
@@ -330,7 +330,7 @@ def test_runs_that_are_not_whole_are_left_out_and_named(book):
     run(book, "untouched", notebook(("## N", []), executed=False))
     (book[1] / "runs" / "cut").mkdir()
     (book[1] / "runs" / "cut" / f"{PROBE}.ipynb").write_text('{"cells": [')
-    (one,) = report.pick(book[0])
+    (one,) = chapters.pick(book[0])
     assert one.run == "" and len(one.said) == 4
     shown = made(book)
     assert all(f"the run {name} is left out" in shown for name in ("stopped", "running", "untouched", "cut"))
@@ -348,7 +348,7 @@ def test_a_chapter_that_was_not_executed_or_is_broken_becomes_a_line(book):
     (book[0] / "03_mels.ipynb").write_text('{"cells": [{"cell_type": "odd"}], "nbformat": 4, "nbformat_minor": 5}')
     (book[0] / "04_encoders.ipynb").write_text("not a notebook")
     shown = made(book)
-    assert report.NOT_EXECUTED in shown
+    assert chapters.NOT_EXECUTED in shown
     assert "03_mels.ipynb is no notebook" in shown and "04_encoders.ipynb is no notebook" in shown
     assert shown.count("<article") == 4
 
@@ -357,8 +357,8 @@ def test_a_chapter_that_was_not_executed_or_is_broken_becomes_a_line(book):
 
 
 def test_a_chapter_keeps_claim_figures_and_what_we_see_but_no_code_and_no_exercises(book):
-    (picked,) = report.pick(book[0])
-    one = report.chapter(picked, book[0])
+    (picked,) = chapters.pick(book[0])
+    one = chapters.chapter(picked, book[0])
     assert one["title"] == "Probe an encoder" and "89.4 ROC-AUC" in one["claim"]
     assert [(part["heading"], part["open"]) for part in one["sections"]] == [
         ("The numbers", True),
@@ -425,12 +425,12 @@ def test_a_damaged_picture_becomes_a_line(book):
 
 def test_a_large_picture_is_made_smaller_and_a_small_one_stays():
     small = png()
-    assert base64.b64encode(small).decode() in report.picture(small, "image/png", "alt")
-    large = png(2 * report.WIDEST, 300, noise=True)
-    shown = report.picture(large, "image/png", "a < b")
+    assert base64.b64encode(small).decode() in prose.picture(small, "image/png", "alt")
+    large = png(2 * prose.WIDEST, 300, noise=True)
+    shown = prose.picture(large, "image/png", "a < b")
     data = base64.b64decode(re.search(r"base64,([^\"]+)", shown)[1])
-    assert Picture.open(io.BytesIO(data)).width == report.WIDEST and len(data) < len(large) / 3
-    assert f'width="{report.WIDEST}"' in shown and 'alt="a &lt; b"' in shown
+    assert Picture.open(io.BytesIO(data)).width == prose.WIDEST and len(data) < len(large) / 3
+    assert f'width="{prose.WIDEST}"' in shown and 'alt="a &lt; b"' in shown
 
 
 # formulas
@@ -443,20 +443,20 @@ def test_a_large_picture_is_made_smaller_and_a_small_one_stays():
      r"\mathrm{ReLU}\!\left(\gamma\,\frac{x-\mu}{\sigma}\right)"],
 )  # fmt: skip
 def test_formulas_are_drawn_in_the_colour_of_the_text(latex):
-    shown = report.formula(latex)
+    shown = prose.formula(latex)
     assert "<svg" in shown and re.search(r'<path d="M[-\d.MLQCZ ]+"', shown) and "fill=" not in shown
     assert 'aria-label="' in shown
 
 
 def test_a_formula_lies_within_its_box_with_its_tail_below_the_line():
-    box, path = re.search(r'viewBox="([^"]+)".*d="([^"]+)"', report.formula(r"y_p")).groups()
+    box, path = re.search(r'viewBox="([^"]+)".*d="([^"]+)"', prose.formula(r"y_p")).groups()
     left, top, width, height = map(float, box.split())
     y = [float(number) for number in re.findall(r"[-\d.]+ ([-\d.]+)", path)]
     assert top - 1 <= min(y) < 0 < max(y) <= top + height + 1 and left == 0 and width > 5
 
 
 def test_a_formula_that_cannot_be_drawn_keeps_its_source(book):
-    assert report.formula(r"\begin{cases} a < b \end{cases}") == (
+    assert prose.formula(r"\begin{cases} a < b \end{cases}") == (
         r'<code class="formula">\begin{cases} a &lt; b \end{cases}</code>'
     )
     html = one_chapter(book, (r"## N" + "\n\n" + r"$a_1 < b$ and $$\begin{cases} c \end{cases}$$ for 5 \$", []))[
@@ -474,9 +474,9 @@ def somebody(monkeypatch, tmp_path):
     monkeypatch.setattr("getpass.getuser", lambda: "annlee")
     monkeypatch.setattr("socket.gethostname", lambda: "tuba.example.org")
     monkeypatch.setenv("HOME", str(tmp_path / "ann lee"))
-    report._people.cache_clear()
+    unnamed._people.cache_clear()
     yield str(tmp_path / "ann lee")
-    report._people.cache_clear()
+    unnamed._people.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -487,11 +487,11 @@ def somebody(monkeypatch, tmp_path):
      ("annleesong, my_annlee", "annleesong, my_annlee")],
 )  # fmt: skip
 def test_folders_users_and_hosts_are_taken_out(somebody, text, shown):
-    assert report.without_names(text) == shown
+    assert unnamed.without_names(text) == shown
 
 
 def test_home_and_data_get_their_word(somebody, book):
-    assert report.without_names(f"{somebody}/x and {book[1]}/runs/a/row.json") == "~/x and data/runs/a/row.json"
+    assert unnamed.without_names(f"{somebody}/x and {book[1]}/runs/a/row.json") == "~/x and data/runs/a/row.json"
 
 
 @pytest.mark.parametrize(
@@ -501,9 +501,9 @@ def test_home_and_data_get_their_word(somebody, book):
 )  # fmt: skip
 def test_plain_text_stays_as_it_is(text, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "root")
-    report._people.cache_clear()
-    assert report.without_names(text) == text
-    report._people.cache_clear()
+    unnamed._people.cache_clear()
+    assert unnamed.without_names(text) == text
+    unnamed._people.cache_clear()
 
 
 def test_nothing_of_the_machine_comes_into_the_page(somebody, book):
@@ -558,9 +558,9 @@ def test_an_error_leaves_the_old_page(book, tmp_path, monkeypatch):
 
 def test_making_the_page_changes_no_notebook_and_warns_of_nothing(book):
     before = (book[0] / f"{PROBE}.ipynb").read_bytes()
-    read = report.read_notebook(book[0] / f"{PROBE}.ipynb")
+    read = chapters.read_notebook(book[0] / f"{PROBE}.ipynb")
     kept = copy.deepcopy(read)
-    report._sections(read)
+    chapters._sections(read)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made(book)
@@ -576,7 +576,7 @@ def test_the_committed_book_fits_into_a_mail(tmp_path, monkeypatch):
     assert 0.5e6 < len(shown) < 15e6
     names = runlist.chapters()
     assert names and shown.count("<article") == len(names)
-    assert report.NOT_EXECUTED not in shown and "is no notebook" not in shown and "cannot be read" not in shown
+    assert chapters.NOT_EXECUTED not in shown and "is no notebook" not in shown and "cannot be read" not in shown
     assert str(runlist.NOTEBOOKS.parent) not in shown and str(tmp_path) not in shown
     links = set(re.findall(r'href="#([^"]+)"', shown))
     assert links <= set(re.findall(r'\bid="([^"]+)"', shown))

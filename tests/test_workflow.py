@@ -310,6 +310,25 @@ def test_checkpoint_that_is_there_needs_no_item(desk):
     assert tuned.needs == (there,)
 
 
+def test_a_checkpoint_by_name_or_file_is_part_of_the_name(desk):
+    own = "/somewhere/mtat-twin.small.hc.fcn_4.pretrain.seed1/checkpoint.safetensors"
+    starts = ("music-paw-fcn4-scores", "/somewhere/best.safetensors", own)
+    runs = desk(items(*(f"30_linear_probe_mtat, system: hc, checkpoint: {start}" for start in starts)))
+    assert [run.id.split(".linear_probe.")[1] for run in runs] == [
+        "from_music_paw_fcn4_scores.seed0",
+        "from_best.seed0",
+        "from_mtat_twin_small_hc_fcn_4_pretrain_seed1.seed0",
+    ]
+    assert runs[2].needs == (paths.Path(own),)
+
+
+def test_a_released_checkpoint_is_waited_for_where_it_lies(desk, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path)
+    (tmp_path / "scores.safetensors").touch()
+    (run,) = desk(items("30_linear_probe_mtat, system: hc, checkpoint: scores"))
+    assert run.needs == (tmp_path / "scores.safetensors",) and ".from_scores." in run.id
+
+
 # --- several values ---
 
 

@@ -66,6 +66,20 @@ def tag_of(*words):
     return "-".join(plain) or None
 
 
+def started_from(checkpoint):
+    """The word of a tag for a checkpoint that was named instead of the one a run would take; "" for none.
+
+    Parameters
+    ----------
+    checkpoint : path-like
+        A released name, or a file: it is then called as its run, which is the file's folder.
+    """
+    if not checkpoint:
+        return ""
+    path = Path(checkpoint)
+    return f"from_{path.parent.name if path.stem == 'checkpoint' and path.parent.name else path.stem}"
+
+
 def row(
     *, system, backbone, dataset, split, protocol, scale, seed, metrics, n_tracks, groups=None, per_tag=None,
     settings=None, tag=None, id=None,

@@ -597,12 +597,12 @@ def _corpus(dataset, switch, scale):
 
 
 def _tag(kind, values, encoder):
-    """The word for parameters off their defaults; plain statistics have no levels."""
+    """The word for parameters off their defaults, and a checkpoint by name; plain statistics have no levels."""
     marked = [
         form.format(**values) for parameter, default, form in kind.tags
         if values.get(parameter, default) != default and not (parameter == "levels" and encoder == results.NONE)
     ]  # fmt: skip
-    return results.tag_of(*marked)
+    return results.tag_of(*marked, results.started_from(values.get("checkpoint")))
 
 
 def _check_defaults(defaults, runs, name):
@@ -637,8 +637,9 @@ def _wire(runs, name):
 
 def _checkpoint(run, folders, name):
     """What a run starts from: (path,), or () for systems that were not trained before."""
-    if run.parameters.get("checkpoint"):
-        return (Path(run.parameters["checkpoint"]),)
+    if given := run.parameters.get("checkpoint"):
+        released = paths.checkpoints() / f"{given}.safetensors"
+        return (released if released.is_file() else Path(given),)
     _, _, _, encoder, *_, seed = run.id.replace(".seed", ".").split(".")
     encoder = kind_of(run.notebook.stem).trunk or encoder
     corpus = _corpus("mtat", run.corpus.switch, run.corpus.scale)

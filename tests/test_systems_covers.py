@@ -187,6 +187,20 @@ def test_fcn_4_on_cqt_net_is_one_linear_layer_on_both_embeddings_side_by_side():
         torch.testing.assert_close(made(cqt, features), expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+def test_what_each_branch_adds_sums_up_to_the_embedding():
+    made = built("fcn_4_on_cqt_net")
+    cqt, features = inputs(made, 2)
+    with torch.no_grad():
+        notes, sound = made.cqt_net(cqt), features.mean(1)
+        parts = made.parts(torch.cat([notes, sound], dim=1))
+        assert {name: part.shape for name, part in parts.items()} == {"cqt_net": (2, 300), "fcn_4": (2, 300)}
+        together = parts["cqt_net"] + parts["fcn_4"] + made.embedding.bias
+        torch.testing.assert_close(together, made(cqt, features), atol=TOLERANCE, rtol=TOLERANCE)
+        other = made.parts(torch.cat([notes, 2 * sound], dim=1))
+        torch.testing.assert_close(other["cqt_net"], parts["cqt_net"])
+        torch.testing.assert_close(other["fcn_4"], 2 * parts["fcn_4"], atol=TOLERANCE, rtol=TOLERANCE)
+
+
 def test_log_mels_and_the_features_of_the_same_encoder_give_the_same_embedding():
     made = built("fcn_4_on_cqt_net")
     cqt, _ = inputs(made, 2)

@@ -116,6 +116,23 @@ class FCN4OnCQTNet(layers.CoverNet):
         x = torch.cat([self.cqt_net(cqt), self.encode(clips, len(cqt))], dim=1)  # (B, 300 + 512)
         return self.embed(x)
 
+    def parts(self, x):
+        """What each branch adds to the embedding; with the bias they sum up to it.
+
+        Parameters
+        ----------
+        x : Tensor [shape=(B, 300 + 512)]
+            Both branches side by side, as `embed` takes them.
+
+        Returns
+        -------
+        dict
+            "cqt_net" and "fcn_4" : Tensor [shape=(B, 300)]
+        """
+        weight, n_notes = self.embedding.weight, self.cqt_net.width
+        x = x.to(weight.dtype)
+        return {"cqt_net": x[:, :n_notes] @ weight[:, :n_notes].T, "fcn_4": x[:, n_notes:] @ weight[:, n_notes:].T}
+
     def encode(self, clips, n_songs):
         """Mean over a song's clips of what FCN-4 makes of them (reading R11): (B, 512), in float32 at least."""
         if clips.ndim not in (3, 5) or len(clips) != n_songs or (clips.ndim == 3 and clips.shape[2] != encoders.WIDTH):

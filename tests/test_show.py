@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from pawlib import crops
-from pawlib.show import explorers, figures, players, songs
+from pawlib.show import explorers, figures, players, scores, songs
 
 RATE = 16_000
 
@@ -247,3 +247,19 @@ def test_tags_are_told_in_words(corpus):
 def test_a_song_that_is_not_there_is_named(corpus):
     with pytest.raises(ValueError, match="fake has 2 songs in its train part, so not 1 from number 2 on"):
         songs.wholes(corpus, n_songs=1, first=2)
+
+
+# --- a training ---
+
+
+def test_a_training_shows_its_losses_its_scores_and_the_epoch_that_was_chosen():
+    history = [{"epoch": 0, "valid_roc_auc": 0.5}]
+    history += [{"epoch": i, "loss": 1 / i, "valid_roc_auc": score} for i, score in ((1, 0.4), (2, 0.8), (3, 0.7))]
+    losses, validation = scores.learning(history, ("averaged chroma", 0.6)).axes
+    assert losses.lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert losses.lines[0].get_ydata().tolist() == [1, 1 / 2, 1 / 3]
+    told = {line.get_label(): line for line in validation.lines}
+    assert told["validation"].get_ydata().tolist() == [0.5, 0.4, 0.8, 0.7]
+    assert told["averaged chroma"].get_ydata().tolist() == [0.6] * 4
+    assert [list(line.get_xdata()) for line in validation.lines].count([2, 2]) == 1  # the chosen epoch
+    assert validation.get_ylabel() == "ROC-AUC"

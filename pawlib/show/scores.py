@@ -9,6 +9,8 @@ import numpy as np
 
 from pawlib.show import figures, players
 
+MEASURES = {"valid_map": "MAP", "valid_roc_auc": "ROC-AUC", "valid_pr_auc": "PR-AUC"}  # as an axis calls them
+
 
 def per_label(per_tag, groups, title=""):
     """A bar of ROC-AUC for every label, coloured by group.
@@ -32,6 +34,36 @@ def per_label(per_tag, groups, title=""):
     ax[0].set_yticks(range(len(names)), names, fontsize=8)
     ax[0].invert_yaxis()
     ax[0].set(xlim=(0, 1), xlabel="ROC-AUC (0.5 is chance)", title=title)
+    return fig
+
+
+def learning(history, yardstick=None):
+    """A training epoch by epoch: the loss, and the validation score that chose the weights, the chosen epoch marked.
+
+    Parameters
+    ----------
+    history : list of dict
+        As bench.supervised.train and bench.covers.train return it: per epoch "epoch", "loss" and one "valid_<measure>".
+        An epoch 0 (a linear probe, before any step) has no loss.
+    yardstick : (str, float), optional
+        What to lie above: its name and its score on the same songs.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    key = next(name for name in history[-1] if name.startswith("valid_"))
+    measure, epochs = MEASURES.get(key, key.removeprefix("valid_")), [entry["epoch"] for entry in history]
+    scores, trained = [entry[key] for entry in history], [entry for entry in history if "loss" in entry]
+    fig, ax = figures.panels(2, height=2.8)
+    losses = {"loss": [entry["loss"] for entry in trained]}
+    figures.curves([entry["epoch"] for entry in trained], losses, "epoch", "cross-entropy", "Training", ax=ax[0])
+    shown = {"validation": scores} | ({yardstick[0]: [yardstick[1]] * len(epochs)} if yardstick else {})
+    figures.curves(
+        epochs, shown, "epoch", measure, "Validation, the line: chosen", epochs[int(np.argmax(scores))], ax=ax[1]
+    )
+    for axis in ax:
+        axis.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
 

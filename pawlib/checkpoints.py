@@ -92,10 +92,9 @@ def find(path_or_name):
     path = Path(path_or_name)
     if path.is_file():
         return path
-    named = paths.checkpoints() / f"{path_or_name}.safetensors"
-    if named.is_file():
-        return named
-    released = (p.stem for p in paths.checkpoints().glob("*.safetensors"))
+    released = paths.released()
+    if str(path_or_name) in released:
+        return released[str(path_or_name)]
     known = ", ".join(sorted(name for name in released if "." not in name)) or "none yet"
     raise FileNotFoundError(f"{path_or_name} is neither a file nor a released checkpoint (released: {known})")
 

@@ -19,6 +19,8 @@ from pathlib import Path
 
 SCALES = ("toy", "small", "paper")
 CORPORA = ("twin", "real")
+SMALL_WEIGHTS = "music-paw-fcn4-scores"  # released: what embeds a folder where nothing else is asked for
+SHIPPED = Path(__file__).resolve().parents[1] / "data" / "checkpoints"  # weights that came with the checkout
 
 
 def data():
@@ -97,3 +99,9 @@ def results():
 def checkpoints():
     """Folder of released weights, safetensors with a JSON card each."""
     return data() / "checkpoints"
+
+
+def released():
+    """Released weights by name, {name: path}: the checkout's, and those in a data folder that lies elsewhere."""
+    found = [path for folder in (SHIPPED, checkpoints()) for path in sorted(folder.glob("*.safetensors"))]
+    return {path.stem: path for path in found}

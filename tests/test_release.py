@@ -13,6 +13,7 @@ from pawlib.bench import corpora, datasets, embed, release
 def desk(tmp_path, monkeypatch):
     """A corpus of two tags, a finished run, and the checkpoint's model."""
     monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(paths, "SHIPPED", tmp_path / "nothing came with this checkout")
     store = Songs(n_songs=16, n_samples=90_000)
     tracks = [
         datasets.Track(i, None, np.array([k % 2, k % 3 == 0], np.float32), f"w{k}") for k, i in enumerate(store.ids)

@@ -296,13 +296,17 @@ def _add_embed(commands):
         "embed",
         _embed,
         "Turn a folder of your own music into vectors: one parquet row for every clip of every level of every track.",
-        "pawlib embed ~/Music --model my_run/checkpoint.safetensors --out embeddings.parquet\n\n"
+        "pawlib embed ~/Music --out embeddings.parquet\n\n"
         "What cannot be embedded is listed with the reason in embeddings.failed.json. Exit status: 0 all embedded,\n"
         "1 some files left out, 2 nothing could be done. Run again after a stop, or when the folder has changed.",
     )
     command.add_argument("folder", type=Path, help="wav, flac, ogg and mp3 of any rate and length, subfolders too")
     command.add_argument("--out", type=Path, required=True, help="the parquet file to write")
-    command.add_argument("--model", required=True, help="a checkpoint file, or the name of a released one")
+    command.add_argument(
+        "--model",
+        default=paths.SMALL_WEIGHTS,
+        help=f"a checkpoint file, or the name of a released one (default: {paths.SMALL_WEIGHTS})",
+    )
     command.add_argument(
         "--levels",
         choices=("all", "shortest", "top"),

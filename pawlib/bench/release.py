@@ -28,7 +28,7 @@ TAGS = "music-paw tags 1"
 LICENCE = "MIT, as the code; trained on audio rendered from scores in the public domain, of which nothing is included"
 LIMITS = (
     "Pretrained for minutes on rendered scores, not on recordings. What it is worth beside an encoder that learned "
-    "nothing stands under `scores`; read the README before building on it."
+    "nothing stands under `scores_of_random_weights`; read the README before building on it."
 )
 
 
@@ -94,7 +94,9 @@ def release(run, name, scale="small", seed=0):
     card = {
         key: value for key, value in checkpoints.read_card(source).items() if key not in ("format", "kind", "settings")
     }
+    scores["valid_roc_auc"] = probe.valid_score
     told = {"released": today, "run": run, "licence": LICENCE, "limits": LIMITS, "scores": scores}
+    told["scores_of_random_weights"] = _untrained(paw.settings["encoder"], data.name, scale)
     files = [target, _write_tags(name, probe, labels, told | {"of": name, "released_by": results.commit()})]
     paw.encoder_alone().save(target, card | told)  # last: a name is taken when everything is there
     return files
@@ -114,9 +116,10 @@ def load_tags(name):
     ValueError
         If the file is damaged or something else.
     """
-    path = paths.checkpoints() / f"{name}.tags.safetensors"
-    if not path.is_file():
-        known = sorted(p.name.removesuffix(".tags.safetensors") for p in path.parent.glob("*.tags.safetensors"))
+    released = paths.released()
+    path = released.get(f"{name}.tags")
+    if path is None:
+        known = sorted(one.removesuffix(".tags") for one in released if one.endswith(".tags"))
         raise FileNotFoundError(
             f"no tags were released with {name!r} (there are some for: {', '.join(known) or 'none'})"
         )
@@ -150,6 +153,16 @@ def main(argv=None):
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _untrained(encoder, dataset, scale):
+    """What a published row says of the same encoder with random weights; None where there is no such row."""
+    for row in results.read("committed"):
+        told = (row["system"], row["backbone"], row["dataset"], row["protocol"], row["scale"], row["tag"])
+        if told == ("random", encoder, dataset, "linear_probe", scale, None):
+            valid = {"valid_roc_auc": row["settings"].get("valid_roc_auc")}
+            return {"row": row["id"], **row["metrics"], "groups": row["groups"], **valid}
+    return None
 
 
 def _told(probe, labels):

@@ -638,8 +638,7 @@ def _wire(runs, name):
 def _checkpoint(run, folders, name):
     """What a run starts from: (path,), or () for systems that were not trained before."""
     if given := run.parameters.get("checkpoint"):
-        released = paths.checkpoints() / f"{given}.safetensors"
-        return (released if released.is_file() else Path(given),)
+        return (paths.released().get(given, Path(given)),)
     _, _, _, encoder, *_, seed = run.id.replace(".seed", ".").split(".")
     encoder = kind_of(run.notebook.stem).trunk or encoder
     corpus = _corpus("mtat", run.corpus.switch, run.corpus.scale)

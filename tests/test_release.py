@@ -79,3 +79,24 @@ def test_tags_that_are_not_there_or_damaged_are_told(desk):
     (paths.checkpoints() / "tiny.safetensors").rename(path)
     with pytest.raises(ValueError, match="is no 'music-paw tags 1' file"):
         release.load_tags("tiny")
+
+
+# --- what came with the checkout ---
+
+
+def test_the_small_weights_embed_and_name_tags_right_after_installation():
+    wave = 0.1 * torch.randn(30 * 22_050, generator=torch.Generator().manual_seed(0))
+    paw = model.MusicPAW.load(paths.SMALL_WEIGHTS)
+    levels = paw.embed(wave, 22_050)
+    assert [tuple(levels[n].shape) for n in range(4)] == [(1, 2 * 2**n, 512) for n in range(4)]
+    tags = release.load_tags(paths.SMALL_WEIGHTS)
+    answers = tags(levels[3][0])
+    assert len(tags.labels) == 50 and answers.shape == (16, 50) and ((answers >= 0) & (answers <= 1)).all()
+
+
+def test_the_card_of_the_small_weights_says_what_random_ones_score():
+    card = checkpoints.read_card(checkpoints.find(paths.SMALL_WEIGHTS))
+    own, random = card["scores"], card["scores_of_random_weights"]
+    assert own["dataset"] == card["data"]["corpus"] == "mtat-twin" and random["row"].split(".")[2] == "random"
+    assert own["valid_roc_auc"] > random["valid_roc_auc"]  # why they were released
+    assert {"licence", "limits", "run", "commit", "training"} <= set(card)

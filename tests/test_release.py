@@ -57,6 +57,10 @@ def test_a_name_is_given_once_and_a_run_must_have_finished(desk, capsys):
     release.release("a.run", "tiny")
     with pytest.raises(FileExistsError, match="tiny.safetensors is released already, .* choose a name"):
         release.release("a.run", "tiny")
+    paths.SHIPPED.mkdir()
+    (paths.SHIPPED / "shipped.safetensors").touch()  # nor is a name of weights that came with the checkout
+    with pytest.raises(FileExistsError, match="shipped.safetensors is released already"):
+        release.release("a.run", "shipped")
     assert (
         release.main(["b.run", "other"]) == 2 and "neither a file nor a released checkpoint" in capsys.readouterr().err
     )

@@ -79,9 +79,9 @@ def release(run, name, scale="small", seed=0):
     """
     if not re.fullmatch(r"[a-z0-9_-]+", name):
         raise ValueError(f"{name!r} cannot be a name: use lower-case letters, digits, _ and -")
+    if given := paths.released().get(name):
+        raise FileExistsError(f"{given} is released already, and released weights are never replaced: choose a name")
     target = paths.checkpoints() / f"{name}.safetensors"
-    if target.exists():
-        raise FileExistsError(f"{target} is released already, and released weights are never replaced: choose a name")
     source = checkpoints.find(paths.runs() / run / "checkpoint.safetensors")
     paw = MusicPAW.load(source).eval()
     data = corpora.open_corpus("mtat", "twin", scale)

@@ -20,7 +20,7 @@ comparison with the table; with "drop" they ask nothing, and are only there to b
 
 A `Library` answers single queries: which of 100,000 embeddings are nearest, in milliseconds.
 
-Told in: notebooks/40_cover_songs.ipynb
+Told in: notebooks/40_cover_songs.ipynb; what a search costs: notebooks/90_speed.ipynb
 """
 
 import faiss

@@ -2,18 +2,23 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pawlib import model
 from pawlib.bench import gpu_table, speed
+from pawlib.bench.files import read_json
 
 
-def test_the_command_prints_a_line_per_encoder(capsys):
-    assert gpu_table.main(["--scale", "toy", "--encoders", "fcn_4"]) == 0
-    machine, scale, head, line = capsys.readouterr().out.splitlines()
+def test_the_command_prints_a_line_per_encoder_and_keeps_it(capsys, tmp_path):
+    assert gpu_table.main(["--scale", "toy", "--encoders", "fcn_4", "--out", str(tmp_path / "gpu.json")]) == 0
+    machine, scale, head, line, _ = capsys.readouterr().out.splitlines()
     assert "T operations/s in a matrix product" in machine and "GB/s in a copy" in machine
     assert scale == "scale toy, batch 2; the numbers of toy mean nothing"
     assert head.split()[:3] == ["encoder", "songs/s", "floor"] and line.split()[0] == "fcn_4"
-    assert float(line.split()[1]) > 0
+    kept = read_json(tmp_path / "gpu.json")
+    found = kept["gpu" if torch.cuda.is_available() else "cpu"]["fcn_4"]  # a processor's rate is no card's
+    assert float(line.split()[1]) == pytest.approx(found["songs_per_s"], abs=0.06) and found["songs_per_s"] > 0
+    assert kept["scale"] == "toy" and kept["machine"]["torch"]
 
 
 def test_a_step_of_one_song_is_refused(capsys):

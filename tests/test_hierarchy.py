@@ -259,6 +259,40 @@ def test_localisation_is_a_mean_over_tracks_and_then_over_tags():
     assert found["low"] <= found["estimate"] <= found["high"]
 
 
+def test_minus_is_the_difference_of_two_localisations_over_the_same_tracks():
+    random = np.random.default_rng(0)
+    labels, events = ["trill", "drums"], [DRUMS, DRUMS + [{"tag": "trill", "start_s": 0.0, "end_s": 2.0}], DRUMS, []]
+    mine, other = ([random.random((4, 2)) for _ in events] for _ in range(2))
+    asked = ([SPANS] * 4, events, labels, labels)
+    one, another = (hierarchy.localisation(answers, *asked, n_boot=50)["estimate"] for answers in (mine, other))
+    gap = hierarchy.localisation(mine, *asked, n_boot=50, minus=other)
+    assert gap["estimate"] == pytest.approx(one - another) and one != another
+    same = hierarchy.localisation(mine, *asked, n_boot=50, minus=mine)
+    assert (same["estimate"], same["low"], same["high"]) == (0, 0, 0)
+    with pytest.raises(ValueError, match="4 answers minus 3"):
+        hierarchy.localisation(mine, *asked, minus=other[:3])
+
+
+def test_a_row_keeps_numbers_and_differences_and_gives_them_back():
+    found = {
+        "silhouette by song": {"estimate": -0.25, "low": -0.5, "high": 0.0, "per_song": np.zeros(3), "chance": None},
+        "part: where? level 0": {"estimate": None, "low": None, "high": None},
+        "5 neighbours of the song": {"estimate": 0.5, "low": None, "high": None},
+    }
+    minus = {"random": {"silhouette by song": {"estimate": 0.125, "low": 0.0, "high": 0.25}}}
+    row = hierarchy.row("mtat-twin", "music_paw", "fcn_4", "hierarchy", "small", 1, found, 20, minus)
+    assert row["id"] == "mtat-twin.small.music_paw.fcn_4.hierarchy.seed1"
+    assert row["metrics"] == {
+        "silhouette_by_song": -0.25, "silhouette_by_song_interval": [-0.5, 0.0], "5_neighbours_of_the_song": 0.5,
+    }  # fmt: skip
+    back = hierarchy.of_row(row["metrics"], list(found))
+    assert back == {
+        "silhouette by song": {"estimate": -0.25, "low": -0.5, "high": 0.0},
+        "5 neighbours of the song": {"estimate": 0.5, "low": None, "high": None},
+    }
+    assert hierarchy.of_row(row["settings"]["minus"]["random"], list(found)) == minus["random"]
+
+
 def test_knowing_which_tracks_carry_a_tag_earns_nothing():
     flat_answers = [np.full((4, 1), p) for p in (0.9, 0.1)]
     found = hierarchy.localisation(flat_answers, [SPANS] * 2, [DRUMS, []], ["drums"], ["drums"])

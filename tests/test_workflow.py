@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pawlib import model, paths
-from pawlib.bench import results, runlist
+from pawlib.bench import hierarchy, results, runlist
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "notebooks" / "runs" / "workbook.yaml"
@@ -449,6 +449,26 @@ def test_publishing_a_list_takes_what_is_finished_and_keeps_what_is_published(de
     ]  # fmt: skip
     assert runlist.publish(runs)[0].startswith("1 were published before")
     assert [row["metrics"]["roc_auc"] for row in results.read()] == [0.5, 0.7]
+
+
+@pytest.mark.filterwarnings("ignore:.*in no commit")
+def test_publishing_a_figure_takes_the_rows_of_its_chapter_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
+    runs = runlist.read(runlist.list_of("figure", 4))
+    number = {"silhouette by song": {"estimate": -0.1, "low": None, "high": None}}
+
+    def left(system, protocol="hierarchy", seed=0, tag=None):
+        row = hierarchy.row("mtat-twin", system, "fcn_4", protocol, "small", seed, number, 20, tag=tag)
+        return results.write(row).parent.name
+
+    own = {left("music_paw"), left("random")}
+    left("music_paw", "tags_in_time"), left("music_paw", seed=1), left("music_paw", tag="songs30")
+    with pytest.raises(FileNotFoundError, match="none of the 0 runs has a row"):
+        runlist.publish(runs)  # the chapter has not finished
+    runs[-1].output.parent.mkdir(parents=True)
+    runs[-1].output.touch()
+    assert len(runlist.publish(runs)) == 2
+    assert {path.stem for path in paths.results().glob("*.json")} == own
 
 
 def test_summary_ends_with_the_table(desk):

@@ -2,6 +2,7 @@
 
     python -m pawlib.bench.gpu_table                      the paper's geometry, FCN-4 and FCN-7, batch 48
     python -m pawlib.bench.gpu_table --batch 192          more songs a step
+    python -m pawlib.bench.gpu_table --out gpu.json       kept as a row, too: in data/results/speed chapter 90 shows it
     python -m pawlib.bench.gpu_table --scale toy          the same table in seconds, also on a CPU; says nothing
 
 Conventions
@@ -22,12 +23,14 @@ import argparse
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from pawlib import encoders, model
-from pawlib.bench import engine, loop, speed
+from pawlib.bench import engine, loop, results, speed
+from pawlib.bench.files import write_json
 
 GEOMETRY = {"paper": {}, "toy": {"whole_seconds": 5.6, "n_levels": 2}}
 BATCH = {"paper": 48, "toy": 2}
@@ -166,6 +169,21 @@ def table(found, rates, scale, batch_size):
     return lines
 
 
+def row(found, rates, scale, batch_size):
+    """What is kept: the numbers of the table with their machine and commit."""
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else None
+    return {
+        "scale": scale,
+        "batch_size": batch_size,
+        "machine": loop.machine(device),
+        "commit": results.commit(),
+        "parts": "gpu",
+        "matrix_gflops": rates[0] / 1e9,
+        "copy_gb_per_s": rates[1] / 1e9,
+        "gpu" if device else "cpu": found,
+    }
+
+
 def main(argv=None):
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pawlib.bench.gpu_table", description=__doc__.splitlines()[0])
@@ -173,6 +191,7 @@ def main(argv=None):
     parser.add_argument("--encoders", nargs="+", choices=("fcn_4", "fcn_7"), default=["fcn_4", "fcn_7"])
     parser.add_argument("--batch", type=int, help="songs a step (default: the paper's 48)")
     parser.add_argument("--steps", type=int, help="steps that are timed (default: 20)")
+    parser.add_argument("--out", type=Path, help="a JSON file for the numbers, with machine and commit")
     asked = parser.parse_args(argv)
     batch_size, n_steps = asked.batch or BATCH[asked.scale], asked.steps or STEPS[asked.scale]
     if batch_size < 2 or n_steps < 1:
@@ -181,6 +200,9 @@ def main(argv=None):
     rates = device_rates(asked.scale)
     found = {name: measure(name, asked.scale, batch_size, n_steps, rates) for name in asked.encoders}
     print("\n".join(table(found, rates, asked.scale, batch_size)))
+    if asked.out:
+        write_json(asked.out, row(found, rates, asked.scale, batch_size))
+        print(f"kept: {asked.out}")
     return 0
 
 

@@ -12,11 +12,12 @@ Told in: notebooks/71_figure4_hierarchy_tsne.ipynb, notebooks/72_figure5_tags_in
 """
 
 import math
+import re
 
 import numpy as np
 from sklearn.metrics import roc_auc_score, silhouette_samples
 
-from pawlib.bench import embed, stats
+from pawlib.bench import embed, results, stats
 
 TIE = 1e-9  # cosines closer than this are equal: a collapsed encoder must score chance, not luck
 
@@ -198,6 +199,68 @@ def over_songs(per_song, n_boot=1000, seed=0, minus=None, units=None):
     return {name: drawn[name] for name in ("estimate", "low", "high")}
 
 
+def row(dataset, system, encoder, protocol, scale, seed, found, n_tracks, minus=None, tag=None, settings=None):
+    """A row of evidence of one system's numbers, and of their differences to the same numbers of other systems.
+
+    Parameters
+    ----------
+    dataset, system, encoder : str
+    protocol : "hierarchy" | "tags_in_time"
+        Of chapters 71 and 72.
+    scale : str
+    seed, n_tracks : int
+    found : dict {name: {"estimate", "low", "high"}}
+        A name in words becomes a metric: "level 1 finds its whole" is "level_1_finds_its_whole". What has no estimate
+        is left out.
+    minus : dict {other: dict like found}, optional
+        This system minus another, over the same drawn songs.
+    tag : str, optional
+        For a run off the chapter's defaults.
+    settings : dict, optional
+
+    Returns
+    -------
+    dict, as `results.row` makes it
+
+    Told in: notebooks/71_figure4_hierarchy_tsne.ipynb, notebooks/72_figure5_tags_in_time.ipynb
+    """
+    differences = {other: _metrics(numbers) for other, numbers in (minus or {}).items()}
+    return results.row(
+        system=system, backbone=encoder, dataset=dataset, split="all", protocol=protocol, scale=scale, seed=seed,
+        metrics=_metrics(found), n_tracks=n_tracks, tag=tag,
+        settings=({"minus": differences} if minus else {}) | (settings or {}),
+    )  # fmt: skip
+
+
+def of_row(numbers, names):
+    """Back from a row's metrics to {name: {"estimate", "low", "high"}}, in the order of the names.
+
+    Parameters
+    ----------
+    numbers : dict
+        A row's "metrics", or one of its settings' "minus".
+    names : sequence of str
+        In words; those that the row has not are left out.
+    """
+    found = {}
+    for name in names:
+        if _metric(name) in numbers:
+            low, high = numbers.get(f"{_metric(name)}_interval") or (None, None)
+            found[name] = {"estimate": numbers[_metric(name)], "low": low, "high": high}
+    return found
+
+
+def _metrics(found):
+    """As rows keep numbers: a metric and its interval."""
+    known = {_metric(name): one for name, one in found.items() if one["estimate"] is not None}
+    spans = {name: one for name, one in known.items() if one["low"] is not None}
+    return results.with_intervals({name: one["estimate"] for name, one in known.items()}, spans)
+
+
+def _metric(name):
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
 def tsne(levels, perplexity=15, seed=0, like=None):
     """A map of all clips of all levels in the plane: t-SNE by cosine distance, begun at the two principal components.
 
@@ -296,7 +359,7 @@ def holds(clip_spans, events, least=0.5):
     return np.where(inside, 1, np.where((shared > 0).any(axis=0), -1, 0))
 
 
-def localisation(answers, clip_spans, events, labels, tags, units=None, least=0.5, n_boot=1000, seed=0):
+def localisation(answers, clip_spans, events, labels, tags, units=None, least=0.5, n_boot=1000, seed=0, minus=None):
     """Does the probability of a tag rise where the tag holds? ROC-AUC of clips inside an event against those outside.
 
     Asked within each track that carries the tag, so that nothing is gained by knowing which tracks carry it; then the
@@ -318,6 +381,8 @@ def localisation(answers, clip_spans, events, labels, tags, units=None, least=0.
     least : float
         As in `holds`.
     n_boot, seed : int
+    minus : sequence of arrays, optional
+        Another system's answers for the same clips: all numbers are then differences, over the same drawn tracks.
 
     Returns
     -------
@@ -339,6 +404,16 @@ def localisation(answers, clip_spans, events, labels, tags, units=None, least=0.
             f"{len(answers)} answers, {len(clip_spans)} spans, {len(events)} lists of events, unknown tags "
             f"{unknown or 'none'}: expected one of each per track, and tags that are labels"
         )
+    found = _inside_against_outside(answers, clip_spans, events, labels, tags, least)
+    if minus is not None:
+        if len(minus) != len(answers):
+            raise ValueError(f"{len(answers)} answers minus {len(minus)}: expected the same tracks")
+        found = found - _inside_against_outside(minus, clip_spans, events, labels, tags, least)
+    return _over_tags(found, tags, units, n_boot, seed)
+
+
+def _inside_against_outside(answers, clip_spans, events, labels, tags, least):
+    """ROC-AUC of each track's clips for each tag, (n_tracks, n_tags); NaN where there is nothing to tell apart."""
     found = np.full((len(answers), len(tags)), np.nan)
     for i, (answer, when, held) in enumerate(zip(answers, clip_spans, events, strict=True)):
         answer = np.asarray(answer, dtype=np.float64)
@@ -350,7 +425,7 @@ def localisation(answers, clip_spans, events, labels, tags, units=None, least=0.
             if times and (inside == 1).any() and (inside == 0).any():
                 clear = inside >= 0
                 found[i, j] = roc_auc_score(inside[clear], answer[clear, labels.index(tag)])
-    return _over_tags(found, tags, units, n_boot, seed)
+    return found
 
 
 def _over_tags(found, tags, units, n_boot, seed):

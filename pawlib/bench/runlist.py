@@ -126,6 +126,7 @@ KINDS = {
 
 
 LOOKING = ("7", "8")  # chapters that look at the encoders of a list
+SEVERAL_ROWS = {"71_figure4_hierarchy_tsne": "hierarchy", "72_figure5_tags_in_time": "tags_in_time"}  # one a system
 OTHER_PRETRAINING = r"\d\d_pretrain_(\w+)"  # chapters of one system each, which is called as its chapter is
 
 
@@ -354,6 +355,7 @@ def publish(runs):
     """
     wanted = [run for run in runs if run.output.name == ROW]
     finished = [run.id for run in wanted if run.output.is_file()]
+    finished += [path.parent.name for run in runs for path in _rows_beside(run)]
     if not finished:
         raise FileNotFoundError(f"none of the {len(wanted)} runs has a row in {paths.runs()}: have they finished?")
     there = {path.stem: path for path in paths.results().glob("*.json")}
@@ -481,6 +483,15 @@ def _reason(text):
         else:
             parts.append(part.replace(f"{paths.runs()}/", "").replace(f"{paths.data()}/", ""))
     return ", ".join(parts)
+
+
+def _rows_beside(run):
+    """Rows that a finished chapter left, one for each system it compared; none of other runs."""
+    if run.notebook.stem not in SEVERAL_ROWS or not run.output.is_file():
+        return []
+    encoder, seed = (run.parameters.get(name, default) for name, default in (("encoder", "fcn_4"), ("seed", 0)))
+    own = f"{encoder}.{SEVERAL_ROWS[run.notebook.stem]}.seed{seed}"  # a run off its defaults has a tag there
+    return sorted(paths.runs().glob(f"{run.corpus.name}.{run.corpus.scale}.*.{own}/{ROW}"))
 
 
 def _row_of(name):

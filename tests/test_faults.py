@@ -192,6 +192,7 @@ from test_faults import Learner, pretrain, torch
 torch.set_num_threads(1)
 print("working", flush=True)
 pretrain(Learner(), sys.argv[1], save_every_s=0.0, report=lambda line: time.sleep(0.01))
+print("ended", flush=True)
 """
 N_EPOCHS = 60
 
@@ -698,8 +699,9 @@ def test_ctrl_c_from_outside_ends_a_pretraining_that_goes_on_to_the_same_weights
         until_it_works(process)
         time.sleep(moments.uniform(0, seconds))
         process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=PATIENCE_S)[1]
-        assert process.returncode == 0 or err.rstrip().endswith("KeyboardInterrupt"), err[-3000:]
+        out_text, err = process.communicate(timeout=PATIENCE_S)
+        had_ended = "ended" in out_text  # Python on its way out is deaf to Ctrl-C and may die of it, in silence
+        assert had_ended or err.rstrip().endswith("KeyboardInterrupt"), (process.returncode, err[-3000:])
     to_the_end(start(PRETRAIN, out))
     assert_same_bits(what_came_out(out), wanted)
 

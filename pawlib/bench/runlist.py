@@ -625,7 +625,7 @@ def _check_defaults(defaults, runs, name):
 
 def _wire(runs, name):
     """Let each run wait for the checkpoint it starts from, what reads rows for the rows, what looks at encoders for all
-    that the list pretrains on the same corpus."""
+    that the list pretrains on the same corpus with the same seed."""
     rows = tuple(run.output for run in runs if run.output.name == ROW)
     folders = {run.folder for run in runs if _is_start(run.notebook.stem)}
     wired = []
@@ -636,7 +636,7 @@ def _wire(runs, name):
         elif run.parameters.get("rows") in ("mine", "all"):
             needs = rows
         elif run.notebook.stem.startswith(LOOKING):
-            needs = tuple(one.output for one in runs if one.output.name == CHECKPOINT and one.corpus == run.corpus)
+            needs = tuple(one.output for one in runs if one.output.name == CHECKPOINT and _same_draw(one, run))
         wired.append(dataclasses.replace(run, needs=needs))
     needed = _needed(wired, {run.id for run in wired})
     return [
@@ -644,6 +644,12 @@ def _wire(runs, name):
         if run.folder / CHECKPOINT in needed - {run.output} else run
         for run in wired
     ]  # fmt: skip
+
+
+def _same_draw(one, other):
+    """Whether two runs are of one corpus and one seed; a run that is given no seed is of all."""
+    seeds = {run.parameters["seed"] for run in (one, other) if "seed" in run.parameters}
+    return one.corpus == other.corpus and len(seeds) < 2
 
 
 def _checkpoint(run, folders, name):

@@ -84,7 +84,7 @@ test: setup  ## unit tests, then all notebooks at toy scale against their commit
 	@began=$$SECONDS; pytest -n 2 tests --ignore tests/browser; echo "== unit tests: $$((SECONDS - began)) s"
 	@began=$$SECONDS; OMP_NUM_THREADS=1 pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks; echo "== notebooks: $$((SECONDS - began)) s"
 
-faults: setup  ## kill, damage and interrupt for an hour: the fault tests with 20 moments and 2000 bad files
+faults: setup  ## kill, damage and interrupt for 20 minutes: the fault tests with 20 moments and 2000 bad files
 	@PAWLIB_FAULTS=$${PAWLIB_FAULTS:-20} pytest -n 2 tests/test_faults.py
 
 browser: setup  ## open notebooks in JupyterLab in a headless Chromium and move a slider

@@ -7,9 +7,11 @@ path in the workbook starts from `data()`.
     data()/twins/<dataset>      the stand-ins made here from real scores            (ignored by git)
     data()/store/<corpus name>  audio decoded once, memory-mapped                   (ignored by git)
     data()/runs/<run id>        checkpoints, executed notebooks, rows of my runs    (ignored by git)
-    data()/paper                the paper's numbers
-    data()/results              published rows
-    data()/checkpoints          released weights
+    committed()/paper           the paper's numbers
+    committed()/results         published rows
+    committed()/checkpoints     released weights
+
+What is committed stays in the checkout's data/ where PAWLIB_DATA moves the rest to a large disk.
 
 Told in: notebooks/00_start_here.ipynb
 """
@@ -20,7 +22,6 @@ from pathlib import Path
 SCALES = ("toy", "small", "paper")
 CORPORA = ("twin", "real")
 SMALL_WEIGHTS = "music-paw-fcn4-scores"  # released: what embeds a folder where nothing else is asked for
-SHIPPED = Path(__file__).resolve().parents[1] / "data" / "checkpoints"  # weights that came with the checkout
 
 
 def data():
@@ -38,13 +39,30 @@ def data():
     chosen = os.environ.get("PAWLIB_DATA")
     if chosen:
         return Path(chosen).expanduser().resolve()
-    checkout = Path(__file__).resolve().parents[1]
-    if (checkout / "pyproject.toml").is_file():
-        return checkout / "data"
+    if found := _of_checkout():
+        return found
     raise FileNotFoundError(
-        f"{checkout} is no checkout of the workbook (no pyproject.toml), so there is no data folder beside it: "
-        "set the environment variable PAWLIB_DATA to the folder that holds raw/, twins/, store/ and runs/"
+        f"{Path(__file__).resolve().parents[1]} is no checkout of the workbook (no pyproject.toml), so there is no "
+        "data folder beside it: set the environment variable PAWLIB_DATA to the folder that holds raw/, twins/, store/ "
+        "and runs/"
     )
+
+
+def committed():
+    """Where the paper's numbers, published rows and released weights lie: `data/` of the checkout, whatever PAWLIB_DATA
+    says; the data folder where pawlib was installed outside a checkout.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    return _of_checkout() or data()
+
+
+def _of_checkout():
+    """data/ beside this package, None where it lies in no checkout."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout / "data" if (checkout / "pyproject.toml").is_file() else None
 
 
 def raw(dataset):
@@ -88,20 +106,19 @@ def runs():
 
 def paper():
     """Folder of the paper's numbers, table1.csv .. table6.csv."""
-    return data() / "paper"
+    return committed() / "paper"
 
 
 def results():
     """Folder of published rows, one JSON per run."""
-    return data() / "results"
+    return committed() / "results"
 
 
 def checkpoints():
     """Folder of released weights, safetensors with a JSON card each."""
-    return data() / "checkpoints"
+    return committed() / "checkpoints"
 
 
 def released():
-    """Released weights by name, {name: path}: the checkout's, and those in a data folder that lies elsewhere."""
-    found = [path for folder in (SHIPPED, checkpoints()) for path in sorted(folder.glob("*.safetensors"))]
-    return {path.stem: path for path in found}
+    """Released weights by name, {name: path}."""
+    return {path.stem: path for path in sorted(checkpoints().glob("*.safetensors"))}

@@ -323,7 +323,7 @@ def test_a_checkpoint_by_name_or_file_is_part_of_the_name(desk):
 
 
 def test_a_released_checkpoint_is_waited_for_where_it_lies(desk, tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "SHIPPED", tmp_path)
+    monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path)
     (tmp_path / "scores.safetensors").touch()
     (run,) = desk(items("30_linear_probe_mtat, system: hc, checkpoint: scores"))
     assert run.needs == (tmp_path / "scores.safetensors",) and ".from_scores." in run.id

@@ -298,13 +298,9 @@ def paper(number):
 
     Told in: notebooks/61_table1.ipynb
     """
-    name = f"table{number}.csv"
-    checkout = Path(paths.__file__).resolve().parents[1] / "data" / "paper"  # where the data folder lies elsewhere
-    path = next((folder / name for folder in (paths.paper(), checkout) if (folder / name).is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"{paths.paper() / name} is missing: the paper has tables 1 to 6, committed in that folder"
-        )
+    path = paths.paper() / f"table{number}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the paper has tables 1 to 6, committed in that folder")
     with open(path, newline="", encoding="utf-8") as file:
         return [dict(_value(key, value) for key, value in line.items()) for line in csv.DictReader(file)]
 

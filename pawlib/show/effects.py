@@ -41,6 +41,8 @@ def seeds(panels, order, x_label, title="", marked=(), plain=("random",)):
             for seed, value in found.get(name, {}).items():
                 axis.plot(value, at, "o", ms=6, color=colour, mfc="none" if seed in marked else colour)
         axis.set(title=heading, xlabel=x_label)
+        axis.locator_params(axis="x", nbins=3 if len(panels) > 3 else 5)
+        axis.tick_params(axis="x", labelsize=8 if len(panels) > 4 else 10)
         axis.grid(axis="x", color="#DDDDDD", lw=0.7)
     axes[0].set_yticks(range(len(shown)), shown)
     axes[0].set_ylim(len(shown) - 0.5, -0.5)

@@ -241,7 +241,8 @@ def _key(ax, levels, n_songs):
     if len(ax) > 1:
         for n in levels:
             points.scatter([], [], s=WHOLE_AREA / 2**n, color=figures.GREY, label=f"level {n}")
-        points.legend(loc="center", ncols=len(levels), fontsize=9, handletextpad=0.1, columnspacing=0.8)
+        key = points.legend(loc="center right", ncols=len(levels), fontsize=9, handletextpad=0.1, columnspacing=0.8)
+        key.set_in_layout(False)  # wider than its panel: the maps must not give way to it
 
 
 def _rows(boxes, seconds):

@@ -182,6 +182,9 @@ def test_filter_is_scipys_second_order_butterworth(name, kind, rate):
         own = scipy.signal.lfilter(*augment._butterworth({name: cut}, rate), wave[0].double().numpy())
         np.testing.assert_allclose(own, expected, atol=1e-10)
         np.testing.assert_allclose(got, expected, atol=1e-5)
+        b, a = torch.tensor([augment._butterworth({name: cut}, rate)] * 2).unbind(1)
+        on_a_card = augment._filter_in_frequency(torch.cat([wave, -wave]), a, b).double().numpy()
+        np.testing.assert_allclose(on_a_card, [expected, -expected], atol=1e-5)
 
 
 def test_filter_touches_only_the_songs_it_was_drawn_for():

@@ -27,6 +27,7 @@ LOW_PASS_HZ = (2200.0, 4000.0)
 DELAY_MS = (200, 250, 300, 350, 400, 450)
 DELAY_VOLUME = 0.5
 SEMITONES = 7
+SILENT = 1e-15  # 300 dB below full scale: what rings on there has no phase, and slows a processor down
 BINS = 64  # of the vocoder, worked on at once: their frames stay in the cache
 
 
@@ -204,7 +205,7 @@ def _stretch(spectrum, rate):
     before = at.long()
     spectrum = torch.cat([spectrum, torch.zeros_like(spectrum[..., :2, :])], dim=-2)
     magnitude = spectrum.abs()
-    phasor = torch.sgn(spectrum).masked_fill_(magnitude == 0, 1)
+    phasor = torch.sgn(spectrum).masked_fill_(magnitude < SILENT, 1)
     turn = phasor[..., 1:, :] * phasor[..., :-1, :].conj()  # how far each bin turns from one frame to the next
     share = (at - before).to(magnitude.dtype).unsqueeze(1)
     loud = magnitude[..., before, :].lerp(magnitude[..., before + 1, :], share)
@@ -219,7 +220,8 @@ def _filter(wave, songs, sample_rate):
     """Second-order Butterworth high- or low-pass, (K, L) and K songs -> (K, L)."""
     b, a = torch.tensor([_butterworth(song, sample_rate) for song in songs]).unbind(1)  # (K, 3) each
     if wave.device.type == "cpu":  # sample after sample, in half the time of two transforms; a graphics card cannot
-        return torchaudio.functional.lfilter(wave, a, b, clamp=False)
+        out = torchaudio.functional.lfilter(wave, a, b, clamp=False)
+        return out.masked_fill_(out.abs() < SILENT, 0)
     return _filter_in_frequency(wave, a.to(wave.device), b.to(wave.device))
 
 

@@ -187,6 +187,22 @@ def test_filter_is_scipys_second_order_butterworth(name, kind, rate):
         np.testing.assert_allclose(on_a_card, [expected, -expected], atol=1e-5)
 
 
+@pytest.mark.parametrize("song", [{"high_pass_hz": 200.0}, {"high_pass_hz": 1200.0}, {"low_pass_hz": 2200.0}])
+def test_silence_behind_a_filter_stays_silence_and_has_no_nan(song):
+    """A filter rings on below what a float can hold; a vocoder must not ask that for its phase."""
+    wave = noise(1, 4 * RATE)
+    wave[:, RATE:] = 0
+    filtered = augment.apply(wave, [song], RATE)
+    assert (filtered[:, 2 * RATE :] == 0).all() and filtered[:, :RATE].abs().max() > 0.01
+    view = augment.apply(wave, [song | {"semitones": 3}], RATE)
+    assert torch.isfinite(view).all() and view[:, 3 * RATE :].abs().max() < 1e-6 < view.abs().max()
+
+
+@pytest.mark.parametrize("loudness", [1e-10, 1e-19, 1e-22, 1e-30, 1e-44])
+def test_the_quietest_numbers_can_be_shifted(loudness):
+    assert torch.isfinite(augment.pitch_shift(loudness * noise(1, RATE), 3)).all()
+
+
 def test_filter_touches_only_the_songs_it_was_drawn_for():
     wave = noise()
     view = augment.apply(wave, [{}, {"low_pass_hz": 2200.0}, {}], RATE)

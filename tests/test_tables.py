@@ -323,6 +323,10 @@ def test_dots_show_our_numbers_one_panel_per_corpus():
     (panel,) = (axis for axis in fig.axes if axis.get_title() == "mtat-twin at small")
     drawn = sorted(float(one.get_xdata()[0]) for one in panel.lines if len(one.get_xdata()) == 1)
     assert drawn == pytest.approx([50, 65])
+    spans = {tuple(line.get_ydata()): line.get_linewidth() for line in panel.lines if len(line.get_xdata()) == 2}
+    assert spans[0, 0] > 2 * spans[1, 1], "a deviation over two seeds must not pass for a narrow interval over works"
+    told = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert told[-2:] == ["deviation over seeds", "one seed, 95 % interval over works"]
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["Music-PAW, FCN-4", "random, fcn_4"]
     assert len(base64.b64encode(figures.show(fig).data)) < 100_000
     assert not pyplot.get_fignums()

@@ -41,12 +41,17 @@ def of_table(table, column, title=None):
     for axis, (corpus, cells) in zip(axes, found.items(), strict=True):
         for record, cell in cells:
             colour, at = figures.level_colour(groups.index(record["group"])), names.index(_name(record))
-            axis.plot([100 * x for x in span(cell)], [at, at], color=colour)
+            several = cell["sd"] is not None  # a deviation over seeds and an interval over works are not the same thing
+            axis.plot([100 * x for x in span(cell)], [at, at], color=colour, lw=5 if several else 1.5)
             axis.plot(100 * cell["mean"], at, "o", color=colour)
         axis.set(title="the dataset itself" if corpus == "ours" else corpus, xlabel=f"{table.names[column]} [%]")
     for group in groups:
         if any(record["group"] == group for cells in found.values() for record, _ in cells):
             axes[0].plot([], [], "o-", color=figures.level_colour(groups.index(group)), label=group)
+    cells = [cell for panel in found.values() for _, cell in panel]
+    for thick, meaning in ((5, "deviation over seeds"), (1.5, "one seed, 95 % interval over works")):
+        if any((cell["sd"] is not None) == (thick == 5) for cell in cells):
+            axes[0].plot([], [], color=figures.GREY, lw=thick, label=meaning)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     fig.legend(loc="outside lower center", ncols=2, fontsize=9)

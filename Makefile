@@ -93,8 +93,9 @@ browser: setup  ## open notebooks in JupyterLab in a headless Chromium and move 
 lab: setup  ## JupyterLab at the first notebook
 	@jupyter lab notebooks/00_start_here.ipynb
 
-publish: setup  ## copy the rows of my runs to data/results, which is committed; TABLE=1 or FIGURE=3: those of its list
+publish: setup  ## copy the rows of my runs to data/results, which is committed, and fill README's tables; TABLE=1 or FIGURE=3: those of its list
 	@python -m pawlib.bench.runlist publish "$(LIST)" $(chosen)
+	@python -m pawlib.show.readme
 
 report: setup  ## one HTML page of all tables, figures and the state of every row, to send: report.html in the data folder
 	@python -m pawlib.show.report

@@ -1,6 +1,7 @@
 """What a change is worth: differences between runs, over seeds and over test works (Figure 3, the sensitivity chapter).
 
     rows = results.read("committed", dataset="mtat-twin", scale="small", protocol="linear_probe", tag=None)
+    effects.ablation(rows)                           of them, those of Figure 3
     effects.points(rows)                             {system: {seed: 0.67}}
     effects.compare(points, "music_paw", others)     paired by seed, exact sign-flip tests, Holm over all of them
     effects.interval(rows, "music_paw", "cousins")   with interval over works and seeds, from the kept answers
@@ -14,9 +15,27 @@ Told in: notebooks/70_figure3_ablation.ipynb
 
 import numpy as np
 
-from pawlib.bench import kept_answers, stats
+from pawlib import model
+from pawlib.bench import kept_answers, results, stats
 
 SAME = 1e-3  # ROC-AUC of a row and of its answers
+VARIANTS = (*model.VARIANTS, "random")  # of Figure 3, from the top
+EXPLORED = (0,)  # seeds that choices were made on; conclusions come from others
+CHOSEN = {"baseline": "temperature=1.0", "baseline_multicrop": "temperature=1.0"}  # on validation, chapter 73
+
+
+def ablation(rows, level=""):
+    """Of `rows`, those of Figure 3: its variants and random weights, each with the readings chosen for it.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Of linear probes.
+    level : "" or "top"
+        Asked of clips of the shortest level, or of wholes.
+    """
+    tags = {system: results.tag_of(level, CHOSEN.get(system)) for system in VARIANTS}
+    return [row for row in rows if row["system"] in tags and row["tag"] == tags[row["system"]]]
 
 
 def points(rows, metric="roc_auc", group=None):

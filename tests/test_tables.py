@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import statistics
 
 import pytest
 
@@ -339,3 +340,23 @@ def test_line_through_a_dot_is_deviation_or_interval():
     assert dots.span({"mean": 0.5, "sd": 0.1, "interval": None}) == pytest.approx((0.4, 0.6))
     assert dots.span({"mean": 0.5, "sd": None, "interval": [0.45, 0.6]}) == [0.45, 0.6]
     assert dots.span({"mean": 0.5, "sd": None, "interval": None}) == (0.5, 0.5)
+
+
+def test_dots_of_groups_tell_a_deviation_over_seeds_from_an_interval_over_works():
+    from pawlib.show import dots, figures
+
+    def grouped(seed, roc_auc, system="music_paw", **more):
+        groups = {"timbre": {"roc_auc": roc_auc, "roc_auc_interval": [roc_auc - 0.1, roc_auc + 0.1]} | more, "part": {}}
+        return made(seed, roc_auc, system=system) | {"groups": groups}
+
+    table = tables.groups_table([grouped(0, 0.6), grouped(1, 0.8), grouped(0, 0.5, system="random")])
+    fig = dots.of_groups(table, "made up")
+    timbre, part = fig.axes
+    assert [label.get_text() for label in timbre.get_yticklabels()] == ["music_paw", "random"]
+    lines = {tuple(line.get_ydata()): line for line in timbre.lines if len(line.get_ydata()) == 2}
+    deviation = statistics.stdev([60, 80])
+    assert list(lines[0, 0].get_xdata()) == pytest.approx([70 - deviation, 70 + deviation])
+    assert list(lines[1, 1].get_xdata()) == pytest.approx([40, 60])
+    assert lines[0, 0].get_linewidth() > 2 * lines[1, 1].get_linewidth()
+    assert len(part.lines) == 1, "a group without a score has its line of chance alone"
+    figures.show(fig)

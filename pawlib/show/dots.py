@@ -1,11 +1,14 @@
-"""A table of the paper as a picture: a dot per system with its interval, a panel per corpus, a colour per group.
+"""A table as a picture: a dot per system with its interval; a panel per corpus, or per group of tags.
 
 Told in: notebooks/61_table1.ipynb, 62_table2.ipynb, 63_table3.ipynb, 64_table4.ipynb
 """
 
+import collections
+
 from pawlib.show import figures
 
 NOT_OURS = ("paper", "difference")
+THICK, THIN = 5, 1.5  # lines through a dot
 
 
 def of_table(table, column, title=None):
@@ -41,19 +44,52 @@ def of_table(table, column, title=None):
     for axis, (corpus, cells) in zip(axes, found.items(), strict=True):
         for record, cell in cells:
             colour, at = figures.level_colour(groups.index(record["group"])), names.index(_name(record))
-            several = cell["sd"] is not None  # a deviation over seeds and an interval over works are not the same thing
-            axis.plot([100 * x for x in span(cell)], [at, at], color=colour, lw=5 if several else 1.5)
-            axis.plot(100 * cell["mean"], at, "o", color=colour)
+            _dot(axis, cell, at, colour)
         axis.set(title="the dataset itself" if corpus == "ours" else corpus, xlabel=f"{table.names[column]} [%]")
     for group in groups:
         if any(record["group"] == group for cells in found.values() for record, _ in cells):
             axes[0].plot([], [], "o-", color=figures.level_colour(groups.index(group)), label=group)
-    cells = [cell for panel in found.values() for _, cell in panel]
-    for thick, meaning in ((5, "deviation over seeds"), (1.5, "one seed, 95 % interval over works")):
-        if any((cell["sd"] is not None) == (thick == 5) for cell in cells):
-            axes[0].plot([], [], color=figures.GREY, lw=thick, label=meaning)
+    _tell_lines(axes[0], [cell for panel in found.values() for _, cell in panel])
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
+    fig.legend(loc="outside lower center", ncols=2, fontsize=9)
+    fig.suptitle(title or table.title, fontsize=12)
+    return fig
+
+
+def of_groups(table, title=None):
+    """A table of tag groups: a panel per group, a row per system, chance as a grey line.
+
+    Parameters
+    ----------
+    table : bench.tables.Table
+        From groups_table.
+    title : str, optional
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Told in: notebooks/61_table1.ipynb
+    """
+    names = table.columns[2:]
+    fig, axes = figures.panels(len(names), height=1.5 + 0.3 * len(table.records), sharex=True, sharey=True)
+    several = collections.Counter((record["slug"], record["tag"]) for record in table.records)
+    shown = [
+        record["slug"]
+        + (f" {record['backbone']}" if several[record["slug"], record["tag"]] > 1 else "")
+        + (f" ({record['tag']})" if record["tag"] else "")
+        for record in table.records
+    ]
+    for number, (axis, group) in enumerate(zip(axes, names, strict=True)):
+        axis.axvline(50, color=figures.GREY, lw=1)
+        for at, record in enumerate(table.records):
+            if record[group]:
+                _dot(axis, record[group], at, figures.level_colour(number))
+        axis.set(title=group, xlabel="ROC-AUC [%]")
+    _tell_lines(axes[0], [record[group] for record in table.records for group in names if record[group]])
+    axes[0].set_yticks(range(len(shown)), shown)
+    axes[0].set_ylim(len(shown) - 0.5, -0.5)
     fig.legend(loc="outside lower center", ncols=2, fontsize=9)
     fig.suptitle(title or table.title, fontsize=12)
     return fig
@@ -64,6 +100,19 @@ def span(cell):
     if cell["sd"] is not None:
         return cell["mean"] - cell["sd"], cell["mean"] + cell["sd"]
     return cell["interval"] or (cell["mean"], cell["mean"])
+
+
+def _dot(axis, cell, at, colour):
+    """A dot and its line: a deviation over seeds is thick, because it is no interval over works."""
+    axis.plot([100 * x for x in span(cell)], [at, at], color=colour, lw=THIN if cell["sd"] is None else THICK)
+    axis.plot(100 * cell["mean"], at, "o", color=colour)
+
+
+def _tell_lines(axis, cells):
+    """What thick and thin lines mean, for the legend, where there are such."""
+    for width, meaning in ((THICK, "deviation over seeds"), (THIN, "one seed, 95 % interval over works")):
+        if any((THIN if cell["sd"] is None else THICK) == width for cell in cells):
+            axis.plot([], [], color=figures.GREY, lw=width, label=meaning)
 
 
 def _has(record, found):

@@ -89,6 +89,13 @@ def test_points_are_one_number_per_system_and_seed():
     assert effects.summary({0: 0.7})["sd"] is None
 
 
+def test_the_luck_of_training_is_pooled_over_systems():
+    # about their means: -.1, .1 and -.3, 0, .3: sum of squares .2, three degrees of freedom; a difference has twice
+    found = {"a": {0: 0.5, 1: 0.7}, "b": {0: 0.1, 1: 0.4, 2: 0.7}, "c": {0: 0.9}}
+    assert effects.luck(found) == pytest.approx((2 * 0.2 / 3) ** 0.5)
+    assert effects.luck({"c": {0: 0.9}}) is None and effects.luck({}) is None
+
+
 def test_comparisons_are_paired_by_seed_and_corrected_together():
     found = {
         "a": {0: 0.70, 1: 0.72, 2: 0.74}, "b": {0: 0.60, 1: 0.63, 2: 0.66}, "c": {1: 0.73, 2: 0.72}, "d": {7: 0.1},

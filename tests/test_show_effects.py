@@ -36,3 +36,11 @@ def test_differences_stand_around_zero():
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["mix=0.1"]
     assert any(list(line.get_xdata()) == [-0.02, 0.04] for line in fig.axes[0].lines)
     assert len(fig.axes[1].lines) == 1  # the zero alone
+
+
+def test_what_no_change_made_is_shaded_on_both_sides():
+    one = {"estimate": 0.01, "low": -0.02, "high": 0.04}
+    shaded, plain = effects.differences({"all": {"mix=0.1": one}, "part": {}}, "x", luck={"all": 0.005}).axes
+    (band,) = shaded.patches
+    assert band.get_extents().transformed(shaded.transData.inverted()).intervalx == pytest.approx([-0.01, 0.01])
+    assert not plain.patches

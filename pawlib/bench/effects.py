@@ -3,6 +3,7 @@
     rows = results.read("committed", dataset="mtat-twin", scale="small", protocol="linear_probe", tag=None)
     effects.ablation(rows)                           of them, those of Figure 3
     effects.points(rows)                             {system: {seed: 0.67}}
+    effects.luck(points)                             how far two seeds of one system lie apart
     effects.compare(points, "music_paw", others)     paired by seed, exact sign-flip tests, Holm over all of them
     effects.interval(rows, "music_paw", "cousins")   with interval over works and seeds, from the kept answers
 
@@ -74,6 +75,26 @@ def summary(seeds):
     values = list(seeds.values())
     return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
             "k": len(values)}  # fmt: skip
+
+
+def luck(found):
+    """By how much two trainings that differ in nothing but their seed differ: a standard deviation.
+
+    What is pooled is the scatter of each system's seeds about its own mean; a difference of two has twice its variance.
+
+    Parameters
+    ----------
+    found : dict
+        Of `points`; systems of one seed say nothing.
+
+    Returns
+    -------
+    float or None
+        None where no system has two seeds.
+    """
+    apart = [np.array(list(seeds.values())) - np.mean(list(seeds.values())) for seeds in found.values()]
+    freedom = sum(len(one) - 1 for one in apart)
+    return float(np.sqrt(2 * sum((one**2).sum() for one in apart) / freedom)) if freedom else None
 
 
 def compare(found, system, others):

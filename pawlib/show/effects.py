@@ -40,9 +40,7 @@ def seeds(panels, order, x_label, title="", marked=(), plain=("random",)):
                 axis.plot([one["estimate"]] * 2, [at - 0.3, at + 0.3], color=colour)
             for seed, value in found.get(name, {}).items():
                 axis.plot(value, at, "o", ms=6, color=colour, mfc="none" if seed in marked else colour)
-        axis.set(title=heading, xlabel=x_label)
-        axis.locator_params(axis="x", nbins=3 if len(panels) > 3 else 5)
-        axis.tick_params(axis="x", labelsize=8 if len(panels) > 4 else 10)
+        _scale(axis, heading, x_label, len(panels))
         axis.grid(axis="x", color="#DDDDDD", lw=0.7)
     axes[0].set_yticks(range(len(shown)), shown)
     axes[0].set_ylim(len(shown) - 0.5, -0.5)
@@ -50,7 +48,7 @@ def seeds(panels, order, x_label, title="", marked=(), plain=("random",)):
     return fig
 
 
-def differences(panels, x_label, title=""):
+def differences(panels, x_label, title="", luck=None):
     """How far each change moves a score from the default's, with intervals: a row per change, a panel per score.
 
     Parameters
@@ -58,6 +56,8 @@ def differences(panels, x_label, title=""):
     panels : dict {title: {change: dict with "estimate", "low", "high"}}
     x_label : str
     title : str
+    luck : dict {title: float}, optional
+        Standard deviation of a difference that no change made; twice that to both sides is shaded.
 
     Returns
     -------
@@ -70,12 +70,21 @@ def differences(panels, x_label, title=""):
     fig, axes = figures.panels(len(panels), height=1.2 + 0.3 * len(shown), sharey=True)
     for i, (axis, (heading, found)) in enumerate(zip(axes, panels.items(), strict=True)):
         axis.axvline(0, color=figures.GREY, lw=1)
+        if alone := (luck or {}).get(heading):
+            axis.axvspan(-2 * alone, 2 * alone, color=figures.GREY, alpha=0.15, lw=0)
         for at, change in enumerate(shown):
             if one := found.get(change):
                 axis.plot([one["low"], one["high"]], [at, at], color=figures.level_colour(i))
                 axis.plot(one["estimate"], at, "o", color=figures.level_colour(i))
-        axis.set(title=heading, xlabel=x_label)
+        _scale(axis, heading, x_label, len(panels))
     axes[0].set_yticks(range(len(shown)), shown)
     axes[0].set_ylim(len(shown) - 0.5, -0.5)
     fig.suptitle(title, fontsize=12)
     return fig
+
+
+def _scale(axis, heading, x_label, n_panels):
+    """Title and ticks of one panel: few and small where panels are many."""
+    axis.set(title=heading, xlabel=x_label)
+    axis.locator_params(axis="x", nbins=3 if n_panels > 3 else 5)
+    axis.tick_params(axis="x", labelsize=8 if n_panels > 4 else 10)

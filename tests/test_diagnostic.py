@@ -41,6 +41,13 @@ def corpus():
     return corpora.Corpus("made-up", splits, Waves(waves), [])
 
 
+@pytest.fixture
+def pairs(corpus):
+    """Twelve test songs of the corpus as six works recorded twice: 0 with 1, 2 with 3, ..."""
+    twice = [dataclasses.replace(track, work=f"work{k // 2}") for k, track in enumerate(corpus.splits.test[:12])]
+    return dataclasses.replace(corpus, splits=dataclasses.replace(corpus.splits, test=twice))
+
+
 def answers(waves):
     """The tags themselves, one after the other, and which song it is."""
     code = waves.double().mean(dim=1)
@@ -90,6 +97,45 @@ def test_clips_have_the_encoders_own_length(corpus):
     assert seen == {5_600, 11_200, 22_400, 44_800} and not report.pooled
 
 
+def test_covers_are_found_by_the_mean_of_their_clips(corpus, pairs):
+    samples = {track.id: pairs.store.waves[track.id] for track in pairs.splits.test}
+    for k, wave in enumerate(samples.values()):
+        wave[:] = 1 + k // 2  # which work it is
+        wave[: 15 * RATE] += (-1) ** k * (k // 2 + 0.25)  # the first half tells another tale: less so on average
+
+    def told(waves):
+        heard = waves.double().mean(dim=1)
+        return torch.stack([torch.cos(heard), torch.sin(heard)], dim=1)
+
+    def slow(length):
+        """Average precision of every recording, asked by hand."""
+        vectors = []
+        for wave in samples.values():
+            starts = [*range(0, len(wave) - length + 1, length), *([len(wave) - length] if len(wave) % length else [])]
+            heard = np.array([wave[a : a + length].astype(float).mean() for a in starts])
+            vectors.append([np.cos(heard).mean(), np.sin(heard).mean()])
+        unit = np.array(vectors) / np.linalg.norm(vectors, axis=1, keepdims=True)
+        ranks = []
+        for k in range(len(unit)):
+            fellow = k + 1 if k % 2 == 0 else k - 1
+            cosines = unit @ unit[k]
+            ranks.append(1 + sum(cosines[j] > cosines[fellow] for j in range(len(unit)) if j not in (k, fellow)))
+        return np.mean(1 / np.array(ranks))
+
+    found = diagnostic.evaluate(told, RATE, corpus, covers=pairs, **FEW).covers
+    assert list(found) == ["clips", "wholes"]
+    assert found["clips"]["map"] == pytest.approx(slow(2_800), abs=1e-9)
+    assert found["wholes"]["map"] == pytest.approx(slow(22_400), abs=1e-9)
+    assert found["clips"]["chance"] < found["clips"]["map"] < 1 and found["clips"]["n_recordings"] == 12
+    low, high = found["clips"]["map_interval"]
+    assert low <= found["clips"]["map"] <= high
+    report = diagnostic.evaluate(told, RATE, corpus, n_samples=2_800, covers=pairs, **FEW)
+    assert report.covers == {"clips": found["clips"]}  # an encoder of one length is not asked of wholes
+    assert report.row()["metrics"]["covers_of_clips_map"] == found["clips"]["map"]
+    assert "means of clips: " in report.table() and "over 12 recordings, by chance 27.5" in report.table()
+    assert diagnostic.evaluate(told, RATE, corpus, n_samples=2_800, **FEW).covers is None
+
+
 # --- retrieval by hand ---
 
 
@@ -135,7 +181,8 @@ def test_the_report_makes_a_row_a_table_and_a_licence(corpus, tmp_path):
     report = diagnostic.evaluate(tags_only, RATE, corpus, name="my_net", **FEW)
     row = report.row()
     assert row["id"] == "made-up.small.my_net.none.diagnostic.seed0" and row["n_tracks"] == 20
-    assert row["settings"]["diagnostic"] == diagnostic.ID == "mtat-v2.works-v1.diagnostic-v1"
+    assert row["settings"]["diagnostic"] == diagnostic.ID == "mtat-v2.covers-v1.works-v1.diagnostic-v2"
+    assert diagnostic.ID in diagnostic.COMPARABLE
     assert row["settings"]["intervals"] == stats.INTERVALS
     assert set(row["groups"]) == {"timbre", "order", "timbre, wholes", "order, wholes"}
     assert row["metrics"]["part_to_whole_level_3_chance"] == 0.05 and row["metrics"]["roc_auc_wholes"] > 0.99
@@ -186,15 +233,16 @@ def test_only_the_frozen_twin_is_the_diagnostic(corpus):
         diagnostic.evaluate(noise, RATE, corpus)
 
 
-def test_the_twin_is_opened_by_its_name(corpus, monkeypatch):
+def test_the_twins_are_opened_by_their_names(corpus, pairs, monkeypatch):
     asked = []
-    monkeypatch.setattr(corpora, "open_corpus", lambda *args: asked.append(args) or corpus)
-    diagnostic.evaluate(tags_only, RATE, scale="toy", n_samples=2_800, **FEW)
-    assert asked == [("mtat", "twin", "toy")]
+    opened = {"mtat": corpus, "covers80": pairs}
+    monkeypatch.setattr(corpora, "open_corpus", lambda *args: asked.append(args) or opened[args[0]])
+    diagnostic.evaluate(answers, RATE, scale="toy", n_samples=2_800, **FEW)
+    assert asked == [("mtat", "twin", "toy"), ("covers80", "twin", "toy")]
 
 
 def test_the_example_of_the_module_runs_on_the_toy_twin_where_it_is_there():
-    if not (paths.store("mtat-twin-toy") / "store.json").is_file():
+    if not all((paths.store(f"{name}-twin-toy") / "store.json").is_file() for name in ("mtat", "covers80")):
         pytest.skip("the toy twin is made by the notebooks")
     basis = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
 
@@ -204,6 +252,7 @@ def test_the_example_of_the_module_runs_on_the_toy_twin_where_it_is_there():
     report = diagnostic.evaluate(embed_fn, sample_rate=16_000, scale="toy", **FEW)
     assert set(report.clips["groups"]) == {"timbre", "musical", "part", "order"}
     assert 0 < report.retrieval["level_1"]["accuracy"] <= 1
+    assert {found["n_recordings"] for found in report.covers.values()} == {16}
 
 
 def test_music_paw_is_asked_at_the_level_of_a_clips_length_and_others_at_their_own():

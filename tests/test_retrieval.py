@@ -1,5 +1,6 @@
 """MAP, P@10 and MR1: hand-worked rankings, a slow reference on a thousand random cases, and no matrix in memory."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -303,3 +304,19 @@ def test_a_library_refuses_what_it_cannot_search():
         library.nearest(np.zeros(3), k=1)
     with pytest.raises(ValueError, match="row 1 is zero"):
         retrieval.Library([[1.0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("works", ["aab", "aabb", "aaab", "aaaab", "aa", "aabc"])
+def test_chance_is_the_mean_over_all_rankings(works):
+    expected = []
+    for query, work in enumerate(works):
+        others = [other == work for k, other in enumerate(works) if k != query]
+        n_right = sum(others)
+        precisions = [
+            np.mean([sum(order[: k + 1]) / (k + 1) for k in range(len(order)) if order[k]]) if n_right else 0
+            for order in itertools.permutations(others)
+        ]
+        expected.append(np.mean(precisions))
+    assert retrieval.chance_map(works) == pytest.approx(np.mean(expected))
+    answerable = [one for one, work in zip(expected, works, strict=True) if works.count(work) > 1]
+    assert retrieval.chance_map(works, "drop") == pytest.approx(np.mean(answerable))

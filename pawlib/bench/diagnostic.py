@@ -1,10 +1,10 @@
-"""The diagnostic: what any encoder hears of timbre, music, parts and order, on the frozen MTAT twin.
+"""The diagnostic: what any encoder hears of timbre, music, parts, order and covers, on frozen twins.
 
     from pawlib.bench import diagnostic
     print(diagnostic.evaluate(lambda waves: net(waves), sample_rate=16_000).table())
 
 An encoder here is a function: waveforms in, float32 Tensor [shape=(B, n_samples)] at its own rate; vectors out,
-[shape=(B, D)]. Two questions are asked of it.
+[shape=(B, D)]. Three questions are asked of it.
 
 Tags       A linear probe on frozen vectors (bench.protocols), ROC-AUC and PR-AUC by group of tags. Tracks are heard as
            clips of the encoder's own length, side by side, probabilities averaged (reading R11); and, where the encoder
@@ -13,10 +13,14 @@ Retrieval  Each clip of level n >= 1 of a test song (22.4 s cut into 2, 4, 8) lo
            test songs, by cosine. The score is the share that finds it; a tie counts as a lot drawn among the tied.
            An encoder of a fixed length hears a longer clip as the mean over its pieces, and a shorter one repeated:
            then a whole is the mean of its own parts, which makes the question easier. The report says so.
+Covers     Each recording of the Covers80 twin looks for the other one of its work among all the others: MAP, by cosine
+           of the mean over a recording's clips, and of that over its wholes. The other one is played by other
+           instruments, in another key and tempo: what sounds alike is another tune.
 
 Conventions
-    Version 1 is generator and registry of version 1, seed 0, at scale "small". Numbers of other versions, scales or of
-    the real MagnaTagATune are not comparable. Covers are not part of version 1.
+    A number belongs to its id, which names the versions of both twins, of the works behind them and of these questions;
+    seed 0, scale "small". Numbers of other versions or scales, or of the real sets, are not comparable. Version 2 of
+    the questions added the covers; tags and parts are asked as in version 1.
 
 Told in: notebooks/74_diagnostic.ipynb, notebooks/81_your_music.ipynb
 """
@@ -28,16 +32,19 @@ import numpy as np
 import torch
 
 from pawlib import crops
-from pawlib.bench import audio, corpora, datasets, evaluation, hierarchy, protocols, results, stats
+from pawlib.bench import audio, corpora, datasets, evaluation, hierarchy, protocols, results, retrieval, stats
 from pawlib.bench.embed import clips_of, computing_fast, encode_clips
 from pawlib.bench.files import read_json
 from pawlib.bench.progress import progress
+from pawlib.bench.twins import covers as cover_twins
 from pawlib.bench.twins import freeze, mtat, registry
 
-VERSION = 1
+VERSION = 2
 WHOLE_SECONDS, N_LEVELS, N_PARTS = 22.4, 4, 2
 SHORTEST_SECONDS = WHOLE_SECONDS / N_PARTS ** (N_LEVELS - 1)
-ID = f"mtat-v{mtat.VERSION}.works-v{registry.VERSION}.diagnostic-v{VERSION}"
+TWINS = f"mtat-v{mtat.VERSION}.covers-v{cover_twins.VERSION}.works-v{registry.VERSION}"
+ID = f"{TWINS}.diagnostic-v{VERSION}"
+COMPARABLE = (ID, "mtat-v2.works-v1.diagnostic-v1")  # ids that ask of tags and parts what this one asks
 
 
 @dataclasses.dataclass
@@ -51,6 +58,8 @@ class Report:
     wholes : the same asked of wholes, or None where the encoder's length is fixed
     retrieval : dict "level_1".. -> {"accuracy", "accuracy_interval", "chance", "n_clips"}
     pooled : bool, whether retrieval averaged over pieces
+    covers : dict "clips", and "wholes" where wholes are asked -> {"map", "map_interval", "chance", "n_recordings"}; or
+        None where no covers were asked for
     """
 
     name: str
@@ -67,6 +76,7 @@ class Report:
     wholes: dict | None
     retrieval: dict
     pooled: bool
+    covers: dict | None = None
 
     def row(self, system=None, backbone=None, tag=None):
         """A row of results: tags asked of clips as `metrics` and `groups`, the rest beside them by name.
@@ -89,6 +99,8 @@ class Report:
         metrics, groups = dict(self.clips["metrics"]), dict(self.clips["groups"])
         for level, found in self.retrieval.items():
             metrics |= {f"part_to_whole_{level}_{key}": value for key, value in found.items()}
+        for asked, found in (self.covers or {}).items():
+            metrics |= {f"covers_of_{asked}_{key}": value for key, value in found.items()}
         if self.wholes:
             metrics |= {f"{key}_wholes": value for key, value in _plain(self.wholes["metrics"]).items()}
             groups |= {f"{group}, wholes": found for group, found in self.wholes["groups"].items()}
@@ -126,6 +138,13 @@ class Report:
                 f"{level.replace('_', ' ')}: {100 * found['accuracy']:.1f} % [{low:.1f}, {high:.1f}] of "
                 f"{found['n_clips']} clips, by chance {100 * found['chance']:.1f} %"
             )
+        lines += ["", "A recording finds the other one of its work (MAP)"] if self.covers else []
+        for asked, found in (self.covers or {}).items():
+            low, high = (100 * value for value in found["map_interval"])
+            lines.append(
+                f"means of {asked}: {100 * found['map']:.1f} [{low:.1f}, {high:.1f}] over {found['n_recordings']} "
+                f"recordings, by chance {100 * found['chance']:.1f}"
+            )
         return "\n".join(lines)
 
     def licence(self):
@@ -140,8 +159,8 @@ class Report:
 
 
 def evaluate(
-    embed_fn, sample_rate, corpus="twin", scale="small", n_samples=None, *, name="encoder", seed=0, batch=64,
-    n_boot=1000, max_epochs=300,
+    embed_fn, sample_rate, corpus="twin", scale="small", n_samples=None, *, covers=None, name="encoder", seed=0,
+    batch=64, n_boot=1000, max_epochs=300,
 ):  # fmt: skip
     """Ask an encoder what it hears.
 
@@ -152,11 +171,13 @@ def evaluate(
     sample_rate : int [Hz]
         Rate that it wants; songs are resampled to it.
     corpus : "twin" or corpora.Corpus
-        An opened corpus with groups, instead of the frozen twin.
+        An opened corpus with groups, instead of the frozen twin. Covers are then asked of `covers` alone.
     scale : "small" or "toy"
         The diagnostic is defined at "small": 1,600 songs, 1113 / 138 / 349. "toy" shows that it runs.
     n_samples : int > 0, optional [samples]
         The one length it takes. By default it takes any: clips are 2.8 s, and wholes are asked, too.
+    covers : corpora.Corpus, optional
+        An opened corpus whose test tracks name their works, instead of the frozen twin of Covers80.
     name : str
         Lower-case letters, digits, _ and -.
     seed : int
@@ -181,6 +202,8 @@ def evaluate(
     Told in: notebooks/81_your_music.ipynb
     """
     opened = _opened(corpus, scale)
+    if covers is None and isinstance(corpus, str):
+        covers = corpora.open_corpus("covers80", corpus, scale)
     results.make_id(name, None, opened.name, "diagnostic", scale, seed)  # a name that cannot be is refused before work
     n_whole = crops.whole_length(WHOLE_SECONDS, sample_rate, N_LEVELS, N_PARTS, 1)
     if n_samples is not None and n_samples < 1:
@@ -188,6 +211,7 @@ def evaluate(
     encoder = _Checked(embed_fn, batch)
     n_clip = n_samples or n_whole // N_PARTS ** (N_LEVELS - 1)
     ask = {"seed": seed, "max_epochs": max_epochs, "n_boot": n_boot}
+    lengths = {"clips": n_clip} if n_samples else {"clips": n_clip, "wholes": n_whole}
     clips = _probe(encoder, opened, sample_rate, n_clip, **ask)
     wholes = _probe(encoder, opened, sample_rate, n_whole, **ask) if n_samples is None else None
     return Report(
@@ -195,6 +219,9 @@ def evaluate(
         sample_rate=sample_rate, n_samples=n_samples, clip_seconds=n_clip / sample_rate, width=encoder.width,
         clips=clips, wholes=wholes, retrieval=_retrieval(encoder, opened, sample_rate, n_whole, n_samples, n_boot),
         pooled=n_samples is not None and n_samples < n_whole,
+        covers=covers and {
+            asked: _covers(encoder, covers, sample_rate, n, n_boot) for asked, n in lengths.items()
+        },
     )  # fmt: skip
 
 
@@ -318,26 +345,31 @@ def _wave(corpus, track, sample_rate):
 def _probe(encoder, corpus, sample_rate, n_clip, seed, max_epochs, n_boot):
     """Tags by a linear probe on clips of n_clip samples: dict as `evaluation.of_tracks`."""
     what = f"embedding clips of {n_clip / sample_rate:.3g} s"
-    batch = _batch(encoder, n_clip, sample_rate)
-    features = [_features(encoder, corpus, p, sample_rate, n_clip, batch, what) for p in ("train", "valid", "test")]
+    features = [_features(encoder, corpus, part, sample_rate, n_clip, what) for part in ("train", "valid", "test")]
     labels = corpus.splits.labels
     probe = protocols.linear_probe(*features, len(labels), seed, max_epochs=max_epochs)
     heard = [corpus.splits.test[i] for i in probe.tracks]
     return evaluation.of_tracks(probe.scores, heard, corpus.splits, n_boot=n_boot)
 
 
-def _features(encoder, corpus, part, sample_rate, n_clip, batch, what):
+def _features(encoder, corpus, part, sample_rate, n_clip, what):
     """The clips of one split, encoded: protocols.ClipFeatures."""
     tracks = getattr(corpus.splits, part)
-    x, track_index = encode_clips(
+    x, track_index = _encoded(encoder, corpus, tracks, sample_rate, n_clip, f"{what}, {part}")
+    targets = torch.from_numpy(datasets.targets(tracks))
+    return protocols.ClipFeatures(x, track_index, targets, tuple(t.id for t in tracks))
+
+
+def _encoded(encoder, corpus, tracks, sample_rate, n_clip, what):
+    """Vectors of the clips that cover each track, (n_clips, D), and the row of the track each is of."""
+    batch = _batch(encoder, n_clip, sample_rate)
+    return encode_clips(
         tracks,
         lambda track: clips_of(_wave(corpus, track, sample_rate), n_clip),
         lambda clips: encoder(clips, batch),
         batch,
-        f"{what}, {part}",
+        what,
     )
-    targets = torch.from_numpy(datasets.targets(tracks))
-    return protocols.ClipFeatures(x, track_index, targets, tuple(t.id for t in tracks))
 
 
 def _retrieval(encoder, corpus, sample_rate, n_whole, n_samples, n_boot):
@@ -350,6 +382,22 @@ def _retrieval(encoder, corpus, sample_rate, n_whole, n_samples, n_boot):
         for n, clips in enumerate(crops.hierarchical_crops(whole, N_LEVELS, N_PARTS)):
             tree[n].append(_vectors(encoder, clips[0], n_samples, sample_rate))
     return part_to_whole([torch.stack(level).numpy() for level in tree], [t.work for t in tracks], n_boot)
+
+
+def _covers(encoder, corpus, sample_rate, n_clip, n_boot):
+    """How well recordings of a work find each other by the means over their clips of n_clip samples."""
+    tracks, what = corpus.splits.test, f"embedding covers, clips of {n_clip / sample_rate:.3g} s"
+    x, index = _encoded(encoder, corpus, tracks, sample_rate, n_clip, what)
+    sums = torch.zeros(len(tracks), x.shape[1], dtype=torch.float64).index_add_(0, index, x.double())
+    works = [track.work for track in tracks]
+    found = retrieval.from_embeddings(sums / index.bincount()[:, None], works)
+    drawn = retrieval.intervals(found, works, n_boot=n_boot)["map"]
+    return {
+        "map": found["map"],
+        "map_interval": [drawn["low"], drawn["high"]],
+        "chance": retrieval.chance_map(works),
+        "n_recordings": len(works),
+    }
 
 
 def _vectors(encoder, clips, n_samples, sample_rate):

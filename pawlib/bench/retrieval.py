@@ -173,6 +173,22 @@ def ceiling_p10(works, singletons="peer"):
     return float(np.minimum(n_right[_asks(n_right, singletons)], TOP).mean() / TOP)
 
 
+def chance_map(works, singletons="peer"):
+    """The MAP that rankings drawn by lot have on average: 0.036 for 80 works recorded twice.
+
+    With r right answers among N others, and H the sum of 1/k for k up to N, a query's average precision is expected to
+    be (H + (r - 1) (N - H) / (N - 1)) / N.
+
+    Source: Bestgen 2015, "Exact expected average precision of the random baseline for system evaluation".
+    """
+    members, n = _members(works)
+    n_right = _n_right(members)
+    asks = _asks(n_right, singletons)
+    harmonic = (1 / np.arange(1, n)).sum()
+    expected = (harmonic + (n_right - 1) * (n - 1 - harmonic) / max(n - 2, 1)) / (n - 1)
+    return float(np.where(n_right > 0, expected, 0)[asks].mean())
+
+
 class Library:
     """Embeddings to be searched one query at a time, by their cosine.
 

@@ -121,7 +121,7 @@ KINDS = {
         probe="linear_probe_{fold}",
         tags=(READINGS, ("errors", "keep", "errors_{errors}")),
     ),
-    "74_diagnostic": Kind("diagnostic"),
+    "74_diagnostic": Kind("diagnostic", beside=("covers80",)),
 }
 
 

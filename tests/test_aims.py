@@ -24,6 +24,16 @@ def test_where_less_is_better_the_largest_counts():
     assert found["aim"] == "at most 10%" and found["worst"] == "20%" and found["times_aim"] == pytest.approx(0.5)
 
 
+def test_processors_without_bf16_are_judged_apart():
+    rows = {"new": {"times": 6.0, "bf16": True}, "old": {"times": 3.0, "bf16": False}}
+    (found,) = aims.beside_measurements([MORE], rows)
+    assert found["worst"] == "6.0 times" and found["worst_float32"] == "3.0 times"
+    assert found["times_aim"] == pytest.approx(1.5) and found["times_aim_float32"] == pytest.approx(0.75)
+    assert found["measured"] == {"new": "6.0 times", "old": "3.0 times"}
+    (found,) = aims.beside_measurements([LESS], rows)
+    assert found["worst_float32"] is None and found["times_aim_float32"] is None
+
+
 def test_what_was_not_measured_or_only_under_rare_settings_has_no_number():
     rows = {"rare": {"times": 9.0, "environment": {"MALLOC": "1"}}, "tiny": {"times": 9.0, "scale": "toy"}, "empty": {}}
     (found,) = aims.beside_measurements([MORE], rows)

@@ -92,6 +92,24 @@ def test_cells_are_short(path):
     assert max(len(text(cell).splitlines()) for cell in code(load(path))) <= 40
 
 
+def unseen(source):
+    """Calls of figures.show whose picture nobody gets to see: neither the last line of the cell nor given on."""
+    tree = ast.parse(source)
+    lines = [node for node in ast.walk(tree) if isinstance(node, ast.Expr) and node not in tree.body[-1:]]
+    return [ast.unparse(line) for line in lines if ast.unparse(line).startswith("figures.show(")]
+
+
+@each
+def test_every_picture_that_is_made_is_shown(path):
+    assert [call for cell in code(load(path)) for call in unseen(text(cell))] == []
+
+
+def test_pictures_that_are_not_shown_are_seen():
+    assert unseen("with style:\n    figures.show(fig)") == ["figures.show(fig)"]
+    assert unseen("figures.show(a)\nfigures.show(b)") == ["figures.show(a)"]
+    assert unseen("for fig in some:\n    display(figures.show(fig))\nfigures.show(last)") == []
+
+
 @each
 def test_kept_outputs_are_small(path):
     """No audio, no widget state, figures under 100 kB."""

@@ -3,6 +3,8 @@
 Conventions
     A row is what chapter 90 (or `gpu_table --out`) wrote: a dict of measurements with their machine and commit.
     An aim is missed if any row misses it: the worst of several measurements counts.
+    Processors that compute in bf16 and those that do not (`bf16` of the row) are judged apart: what is compared runs in
+    float32 on both, ours in what the processor offers.
     Rows at toy scale say nothing, and those with an `environment` were measured under settings that most people do not
     have: both are left out.
 
@@ -95,25 +97,30 @@ def beside_measurements(asked, rows):
     Returns
     -------
     list of dict
-        what, aim (str, "at least 7.0 times"), measured ({name of the row: str}), worst (str or None), times_aim
-        (float: how many times as good as asked, by the worst row, 1 at the aim; None: not measured), command.
+        what, aim (str, "at least 7.0 times"), measured ({name of the row: str}), command; worst (str or None) and
+        times_aim (float: how many times as good as asked, by the worst row, 1 at the aim; None: not measured), and both
+        again with "_float32" behind them, from processors without bf16.
     """
     found = []
     for one in asked:
-        values = {}
+        measured, judged = {}, {"": [], "_float32": []}
         for name, row in rows.items():
             if "environment" not in row and row.get("scale") != "toy":
                 try:
-                    values[name] = one.value(row)
+                    value = one.value(row)
                 except KeyError:
                     continue
-        worst = (max if one.at_most else min)(values.values(), default=None)
-        found.append({
+                measured[name] = one.form.format(value)
+                judged["" if row.get("bf16", True) else "_float32"].append(value)
+        told = {
             "what": one.what,
             "aim": f"{'at most' if one.at_most else 'at least'} {one.form.format(one.aim)}",
-            "measured": {name: one.form.format(value) for name, value in values.items()},
-            "worst": None if worst is None else one.form.format(worst),
-            "times_aim": None if worst is None else (one.aim / worst if one.at_most else worst / one.aim),
+            "measured": measured,
             "command": one.command,
-        })  # fmt: skip
+        }
+        for where, values in judged.items():
+            worst = (max if one.at_most else min)(values, default=None)
+            told[f"worst{where}"] = None if worst is None else one.form.format(worst)
+            told[f"times_aim{where}"] = None if worst is None else one.aim / worst if one.at_most else worst / one.aim
+        found.append(told)
     return found

@@ -1,4 +1,4 @@
-"""Runs side by side: a point per seed, their mean and its interval; and differences to a default.
+"""Runs side by side: a point per seed, their mean and its interval; differences to a default; a score along a reading.
 
 Told in: notebooks/70_figure3_ablation.ipynb, notebooks/73_readings.ipynb
 """
@@ -79,6 +79,46 @@ def differences(panels, x_label, title="", luck=None):
         _scale(axis, heading, x_label, len(panels))
     axes[0].set_yticks(range(len(shown)), shown)
     axes[0].set_ylim(len(shown) - 0.5, -0.5)
+    fig.suptitle(title, fontsize=12)
+    return fig
+
+
+def along(panels, y_label, title="", luck=None):
+    """A score along the values of a reading: a panel per reading, a line per system.
+
+    Parameters
+    ----------
+    panels : dict {reading: {system: {value: score}}}
+        Values are numbers, drawn evenly in rising order.
+    y_label : str
+    title : str
+    luck : float, optional
+        Standard deviation of a difference that no change made: a grey bar as long as twice that, to be laid beside a rise.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or None
+        None where there is no score at all.
+    """
+    scores = [score for found in panels.values() for line in found.values() for score in line.values()]
+    if not scores:
+        return None
+    fig, axes = figures.panels(len(panels), height=2.8, sharey=True)
+    systems = list(dict.fromkeys(system for found in panels.values() for system in found))
+    for axis, (reading, found) in zip(axes, panels.items(), strict=True):
+        values = sorted({value for line in found.values() for value in line})
+        for system, line in found.items():
+            at = sorted(line)
+            axis.plot([values.index(value) for value in at], [line[value] for value in at], "o-",
+                      color=figures.level_colour(systems.index(system)), label=system)  # fmt: skip
+        axis.set(title=reading, xlim=(-0.5, len(values) - 0.5))
+        axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+    if luck:
+        middle = (min(scores) + max(scores)) / 2
+        axes[0].plot([-0.4] * 2, [middle - luck, middle + luck], color=figures.GREY, lw=6, alpha=0.4,
+                     solid_capstyle="butt", label="luck of training")  # fmt: skip
+    axes[0].set_ylabel(y_label)
+    axes[0].legend(frameon=False, fontsize=8, ncols=2)
     fig.suptitle(title, fontsize=12)
     return fig
 

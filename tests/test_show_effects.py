@@ -26,6 +26,12 @@ def test_a_point_per_seed_and_open_ones_for_marked_seeds():
     assert [0.69, 0.73] in [list(b) for b in band]
 
 
+def test_guessing_is_a_dotted_line_where_it_is_known():
+    with_chance, without = effects.seeds({"x": (POINTS, {}), "y": (POINTS, {})}, ["a"], "x", chance={"x": 0.5}).axes
+    assert [line.get_xdata() for line in with_chance.lines if line.get_linestyle() == ":"] == [[0.5, 0.5]]
+    assert not any(line.get_linestyle() == ":" for line in without.lines)
+
+
 def test_without_points_there_is_no_picture():
     assert effects.seeds({"all": ({}, {})}, ["a"], "x") is None and effects.differences({"all": {}}, "x") is None
 

@@ -6,7 +6,7 @@ Told in: notebooks/70_figure3_ablation.ipynb, notebooks/73_readings.ipynb
 from pawlib.show import figures
 
 
-def seeds(panels, order, x_label, title="", marked=(), plain=("random",)):
+def seeds(panels, order, x_label, title="", marked=(), plain=("random",), chance=None):
     """A point per run: a row per system, a panel per score.
 
     Parameters
@@ -21,6 +21,8 @@ def seeds(panels, order, x_label, title="", marked=(), plain=("random",)):
         Seeds drawn as open circles, e.g. those that were looked at before.
     plain : sequence of str
         Systems in grey: yardsticks. The first of `order` has a colour of its own.
+    chance : dict {title: float}, optional
+        What guessing scores: a dotted line.
 
     Returns
     -------
@@ -32,6 +34,8 @@ def seeds(panels, order, x_label, title="", marked=(), plain=("random",)):
         return None
     fig, axes = figures.panels(len(panels), height=1.2 + 0.34 * len(shown), sharey=True)
     for axis, (heading, (found, intervals)) in zip(axes, panels.items(), strict=True):
+        if heading in (chance or {}):
+            axis.axvline(chance[heading], color="black", lw=1, ls=":")
         for at, name in enumerate(shown):
             colour = figures.GREY if name in plain else figures.level_colour(0 if name == order[0] else 1)
             one = intervals.get(name)

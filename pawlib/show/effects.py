@@ -97,7 +97,7 @@ def along(panels, y_label, title="", luck=None):
     y_label : str
     title : str
     luck : float, optional
-        Standard deviation of a difference that no change made: a grey bar as long as twice that, to be laid beside a rise.
+        Standard deviation of a difference that no change made: a grey bar as long as twice that, to lay beside a rise.
 
     Returns
     -------

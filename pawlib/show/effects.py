@@ -122,7 +122,8 @@ def along(panels, y_label, title="", luck=None):
         axes[0].plot([-0.4] * 2, [middle - luck, middle + luck], color=figures.GREY, lw=6, alpha=0.4,
                      solid_capstyle="butt", label="luck of training")  # fmt: skip
     axes[0].set_ylabel(y_label)
-    axes[0].legend(frameon=False, fontsize=8, ncols=2)
+    named = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[-1].legend(named.values(), named.keys(), frameon=False, fontsize=8)
     fig.suptitle(title, fontsize=12)
     return fig
 

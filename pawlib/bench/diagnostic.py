@@ -202,12 +202,12 @@ def evaluate(
     Told in: notebooks/81_your_music.ipynb
     """
     opened = _opened(corpus, scale)
-    if covers is None and isinstance(corpus, str):
-        covers = corpora.open_corpus("covers80", corpus, scale)
     results.make_id(name, None, opened.name, "diagnostic", scale, seed)  # a name that cannot be is refused before work
     n_whole = crops.whole_length(WHOLE_SECONDS, sample_rate, N_LEVELS, N_PARTS, 1)
     if n_samples is not None and n_samples < 1:
         raise ValueError(f"n_samples={n_samples}, expected the length of the encoder's input, or None for any length")
+    if covers is None and isinstance(corpus, str):
+        covers = corpora.open_corpus("covers80", corpus, scale)
     encoder = _Checked(embed_fn, batch)
     n_clip = n_samples or n_whole // N_PARTS ** (N_LEVELS - 1)
     ask = {"seed": seed, "max_epochs": max_epochs, "n_boot": n_boot}

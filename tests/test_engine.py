@@ -71,6 +71,20 @@ def test_a_run_leaves_a_checkpoint_with_its_card_and_nothing_to_resume(undisturb
     assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), paw.state_dict().values(), strict=True))
 
 
+@pytest.mark.parametrize(
+    "precision, told", [("32-true", "float32"), ("bf16-mixed", "bfloat16"), ("64-true", "float64")]
+)
+def test_a_card_says_what_products_are_computed_in(precision, told):
+    assert loop.machine(fabric=loop.fabric(precision))["precision"] == told
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_run_says_it_too(undisturbed):
+    out, *_ = undisturbed
+    told = json.loads((out / "checkpoint.json").read_text())["machine"]["precision"]
+    assert told == ("bfloat16" if loop.has_bf16() else "float32")
+
+
 @pytest.mark.parametrize("stops", [(1,), (2,), (1, 2)], ids=["inside an epoch", "between epochs", "twice"])
 def test_stopping_and_resuming_gives_bit_equal_weights(undisturbed, tmp_path, stops):
     _, paw, history, _ = undisturbed

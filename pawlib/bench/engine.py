@@ -328,7 +328,7 @@ class _Run:
             **card,
             "training": self.identity,
             "metrics": last,
-            "machine": loop.machine(self.fabric.device),
+            "machine": loop.machine(fabric=self.fabric),
             "compiled": self.compiled,
         }
         self.bare.save(self.out / "checkpoint.safetensors", card)

@@ -198,15 +198,32 @@ class _BatchNorm(encoders.BatchNorm):
         return super().forward(maps).reshape(x.shape)
 
 
-def machine(device=None):
-    """What a run was made on: a dict of words for rows and cards."""
+def machine(device=None, fabric=None):
+    """What a run was made on: a dict of words for rows and cards.
+
+    Parameters
+    ----------
+    device : torch.device, optional
+        The CPU without.
+    fabric : lightning_fabric.Fabric, optional
+        Its device is taken, and the type its products are computed in is told: "bfloat16", "float32" or "float64".
+    """
+    device = fabric.device if fabric else device
     name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
-    return {
+    told = {
         "device": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+    return told | ({"precision": _precision(fabric)} if fabric else {})
+
+
+def _precision(fabric):
+    with fabric.autocast():
+        kind = fabric.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.get_default_dtype()
+    return str(dtype).removeprefix("torch.")
 
 
 def has_bf16(device_type="cpu"):

@@ -188,7 +188,7 @@ class Run:
             "labels": self.labels,
             "training": self.identity,
             "metrics": {f"valid_{self.select}": self.best["score"], "best_epoch": self.best["epoch"]},
-            "machine": loop.machine(self.fabric.device),
+            "machine": loop.machine(fabric=self.fabric),
         }
         checkpoints.save(self.bare, self.out / "checkpoint.safetensors", self.kind, card)
         for name in ("last.safetensors", "best.safetensors"):

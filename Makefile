@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := list
-.PHONY: list setup workbook toy reproduce test faults browser lab publish report format
+.PHONY: list setup workbook toy reproduce test faults browser lab publish refresh report format
 
 PYTHON ?= python3.11
 LIST ?= notebooks/runs/$(if $(TABLE),table$(TABLE),$(if $(FIGURE),figure$(FIGURE),workbook)).yaml
@@ -96,11 +96,22 @@ lab: setup  ## JupyterLab at the first notebook
 publish: setup  ## copy the rows of my runs to data/results, which is committed, and fill README's tables; TABLE=1 or FIGURE=3: those of its list
 	@python -m pawlib.bench.runlist publish "$(LIST)" $(chosen)
 	@python -m pawlib.show.readme
+	@echo "make refresh runs the chapters again that show rows; make test compares them"
+
+# 71 and 72 look at what chapter 10 leaves at toy scale.
+refresh: setup  ## run again, in place, the chapters that show published rows: after each `make publish`
+	@jupyter nbconvert --to notebook --execute --stdout notebooks/10_pretrain_music_paw.ipynb > /dev/null
+	@jupyter nbconvert --to notebook --execute --inplace notebooks/6?_*.ipynb notebooks/7?_*.ipynb
+	$(tidy)
 
 report: setup  ## one HTML page of all tables, figures and the state of every row, to send: report.html in the data folder
 	@python -m pawlib.show.report
 
 format: setup  ## tidy code, and take noise and audio (not other outputs) out of the notebooks
-	@ruff format .; ruff check --fix .
+	$(tidy)
+
+define tidy
 	@nbstripout --keep-output --keep-count --extra-keys "metadata.widgets metadata.papermill cell.metadata.papermill cell.metadata.execution" notebooks/*.ipynb
 	@python -m pawlib.show.tidy notebooks/*.ipynb
+	@ruff format .; ruff check --fix .
+endef

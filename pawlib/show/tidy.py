@@ -38,4 +38,5 @@ def _is_audio(output):
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(f"{name}: {drop_audio(name)} outputs with audio removed")
+        if dropped := drop_audio(name):
+            print(f"{name}: {dropped} outputs with audio removed")

@@ -1,4 +1,4 @@
-"""Answers are kept with all that a comparison needs; effects are differences by hand, with luck counted."""
+"""Answers are kept with all that a comparison needs; effects are differences by hand, with chance counted."""
 
 import numpy as np
 import pytest
@@ -89,11 +89,11 @@ def test_points_are_one_number_per_system_and_seed():
     assert effects.summary({0: 0.7})["sd"] is None
 
 
-def test_the_luck_of_training_is_pooled_over_systems():
+def test_the_deviation_between_seeds_is_pooled_over_systems():
     # about their means: -.1, .1 and -.3, 0, .3: sum of squares .2, three degrees of freedom; a difference has twice
     found = {"a": {0: 0.5, 1: 0.7}, "b": {0: 0.1, 1: 0.4, 2: 0.7}, "c": {0: 0.9}}
-    assert effects.luck(found) == pytest.approx((2 * 0.2 / 3) ** 0.5)
-    assert effects.luck({"c": {0: 0.9}}) is None and effects.luck({}) is None
+    assert effects.between_seeds(found) == pytest.approx((2 * 0.2 / 3) ** 0.5)
+    assert effects.between_seeds({"c": {0: 0.9}}) is None and effects.between_seeds({}) is None
 
 
 def test_comparisons_are_paired_by_seed_and_corrected_together():

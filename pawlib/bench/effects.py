@@ -3,13 +3,13 @@
     rows = results.read("committed", dataset="mtat-twin", scale="small", protocol="linear_probe", tag=None)
     effects.ablation(rows)                           of them, those of Figure 3
     effects.points(rows)                             {system: {seed: 0.67}}
-    effects.luck(points)                             how far two seeds of one system lie apart
+    effects.between_seeds(points)                    how far two seeds of one system lie apart
     effects.compare(points, "music_paw", others)     paired by seed, exact sign-flip tests, Holm over all of them
     effects.interval(rows, "music_paw", "cousins")   with interval over works and seeds, from the kept answers
 
-Two kinds of luck. Another seed would have given another network: differences of runs with the same seed (the same songs
-in the same order) are tested by flipping signs, which assumes nothing but symmetry and cannot say less than 2 / 2**k
-with k seeds. Other test works would have given other scores: works are drawn again, and seeds with them.
+Two things are left to chance. Another seed would have given another network: differences of runs with the same seed
+(the same songs in the same order) are tested by flipping signs, which assumes nothing but symmetry and cannot say less
+than 2 / 2**k with k seeds. Other test works would have given other scores: works are drawn again, and seeds with them.
 
 Told in: notebooks/70_figure3_ablation.ipynb
 """
@@ -77,7 +77,7 @@ def summary(seeds):
             "k": len(values)}  # fmt: skip
 
 
-def luck(found):
+def between_seeds(found):
     """By how much two trainings that differ in nothing but their seed differ: a standard deviation.
 
     What is pooled is the scatter of each system's seeds about its own mean; a difference of two has twice its variance.

@@ -52,7 +52,7 @@ def seeds(panels, order, x_label, title="", marked=(), plain=("random",), chance
     return fig
 
 
-def differences(panels, x_label, title="", luck=None):
+def differences(panels, x_label, title="", between_seeds=None):
     """How far each change moves a score from the default's, with intervals: a row per change, a panel per score.
 
     Parameters
@@ -60,7 +60,7 @@ def differences(panels, x_label, title="", luck=None):
     panels : dict {title: {change: dict with "estimate", "low", "high"}}
     x_label : str
     title : str
-    luck : dict {title: float}, optional
+    between_seeds : dict {title: float}, optional
         Standard deviation of a difference that no change made; twice that to both sides is shaded.
 
     Returns
@@ -74,7 +74,7 @@ def differences(panels, x_label, title="", luck=None):
     fig, axes = figures.panels(len(panels), height=1.2 + 0.3 * len(shown), sharey=True)
     for i, (axis, (heading, found)) in enumerate(zip(axes, panels.items(), strict=True)):
         axis.axvline(0, color=figures.GREY, lw=1)
-        if alone := (luck or {}).get(heading):
+        if alone := (between_seeds or {}).get(heading):
             axis.axvspan(-2 * alone, 2 * alone, color=figures.GREY, alpha=0.15, lw=0)
         for at, change in enumerate(shown):
             if one := found.get(change):
@@ -87,7 +87,7 @@ def differences(panels, x_label, title="", luck=None):
     return fig
 
 
-def along(panels, y_label, title="", luck=None):
+def along(panels, y_label, title="", between_seeds=None):
     """A score along the values of a reading: a panel per reading, a line per system.
 
     Parameters
@@ -96,7 +96,7 @@ def along(panels, y_label, title="", luck=None):
         Values are numbers, drawn evenly in rising order.
     y_label : str
     title : str
-    luck : float, optional
+    between_seeds : float, optional
         Standard deviation of a difference that no change made: a grey bar as long as twice that, to lay beside a rise.
 
     Returns
@@ -117,10 +117,10 @@ def along(panels, y_label, title="", luck=None):
                       color=figures.level_colour(systems.index(system)), label=system)  # fmt: skip
         axis.set(title=reading, xlim=(-0.5, len(values) - 0.5))
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-    if luck:
+    if between_seeds:
         middle = (min(scores) + max(scores)) / 2
-        axes[0].plot([-0.4] * 2, [middle - luck, middle + luck], color=figures.GREY, lw=6, alpha=0.4,
-                     solid_capstyle="butt", label="luck of training")  # fmt: skip
+        axes[0].plot([-0.4] * 2, [middle - between_seeds, middle + between_seeds], color=figures.GREY, lw=6, alpha=0.4,
+                     solid_capstyle="butt", label="between seeds")  # fmt: skip
     axes[0].set_ylabel(y_label)
     named = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     axes[-1].legend(named.values(), named.keys(), frameon=False, fontsize=8)

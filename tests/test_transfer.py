@@ -252,3 +252,12 @@ def test_an_untrained_network_is_drawn_from_its_seed_alone():
         assert any(not torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(ValueError, match="encoder='vgg' is unknown"):
         systems.untrained("vgg")
+
+
+def test_readings_change_what_it_hears_and_not_its_weights():
+    default, long = systems.untrained("fcn_4"), systems.untrained("fcn_4", n_levels=2)
+    assert long.settings["n_levels"] == 2 and default.settings["n_levels"] == 4
+    weights = zip(default.encoder.state_dict().values(), long.encoder.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+    with pytest.raises(ValueError, match="sample_cnn hears clips of one length.*leave readings out"):
+        systems.untrained("sample_cnn", n_levels=2)

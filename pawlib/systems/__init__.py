@@ -54,7 +54,7 @@ def build(slug, n_classes=50, **kw):
     return system(slug)(n_classes=n_classes, **kw)
 
 
-def untrained(encoder, seed=0):
+def untrained(encoder, seed=0, **readings):
     """A network whose encoder was drawn from a seed and never trained: what a pretrained one has to beat.
 
     Parameters
@@ -62,6 +62,9 @@ def untrained(encoder, seed=0):
     encoder : "fcn_4" | "fcn_7" | "sample_cnn" | "audio_ntt"
         The networks of Music-PAW, CLMR and BYOL-A hold them; the initial weights are theirs.
     seed : int
+    **readings
+        Of Music-PAW, for its encoders alone: how long clips are and how they are pictured, e.g. n_levels=2. The weights
+        stay the same.
 
     Returns
     -------
@@ -71,15 +74,16 @@ def untrained(encoder, seed=0):
     Raises
     ------
     ValueError
-        For an unknown encoder.
+        For an unknown encoder, or readings of a network that has none.
 
     Told in: notebooks/30_linear_probe_mtat.ipynb
     """
+    of_clips = {"sample_cnn": lambda: system("clmr")(), "audio_ntt": lambda: system("byol_a")(encoder=encoder)}
+    if readings and encoder in of_clips:
+        raise ValueError(f"{encoder} hears clips of one length, so {readings} says nothing to it: leave readings out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if encoder == "sample_cnn":
-            return system("clmr")()
-        return system("byol_a")(encoder=encoder) if encoder == "audio_ntt" else MusicPAW("baseline", encoder)
+        return of_clips.get(encoder, lambda: MusicPAW("baseline", encoder, **readings))()
 
 
 def load_pretrained(path_or_name):

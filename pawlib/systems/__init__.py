@@ -78,12 +78,15 @@ def untrained(encoder, seed=0, **readings):
 
     Told in: notebooks/30_linear_probe_mtat.ipynb
     """
-    of_clips = {"sample_cnn": lambda: system("clmr")(), "audio_ntt": lambda: system("byol_a")(encoder=encoder)}
-    if readings and encoder in of_clips:
+    if readings and encoder in ("sample_cnn", "audio_ntt"):
         raise ValueError(f"{encoder} hears clips of one length, so {readings} says nothing to it: leave readings out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return of_clips.get(encoder, lambda: MusicPAW("baseline", encoder, **readings))()
+        if encoder == "sample_cnn":
+            return system("clmr")()
+        if encoder == "audio_ntt":
+            return system("byol_a")(encoder=encoder)
+        return MusicPAW("baseline", encoder, **readings)
 
 
 def load_pretrained(path_or_name):

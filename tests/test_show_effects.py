@@ -54,11 +54,12 @@ def test_what_no_change_made_is_shaded_on_both_sides():
 
 def test_a_score_along_a_reading_stands_at_its_value():
     found = {"temperature": {"a": {1.0: 73.0, 0.1: 74.0, 0.5: 74.5}, "b": {0.5: 72.0}}, "mix": {"a": {0.5: 74.5}}}
-    first, second = effects.along(found, "validation", between_seeds=0.25).axes
+    first, second = effects.along(found, "value", "validation", between_seeds=0.25).axes
     lines = {line.get_label(): line for line in first.lines}
     assert [label.get_text() for label in first.get_xticklabels()] == ["0.1", "0.5", "1"]
     assert lines["a"].get_xdata().tolist() == [0, 1, 2] and lines["a"].get_ydata().tolist() == [74.0, 74.5, 73.0]
     assert lines["b"].get_xdata().tolist() == [1] and lines["b"].get_color() != lines["a"].get_color()
     assert lines["between seeds"].get_ydata().tolist() == [73.0, 73.5]
+    assert (first.get_xlabel(), first.get_ylabel()) == ("value", "validation")
     assert second.lines[0].get_color() == lines["a"].get_color()  # a system keeps its colour
-    assert effects.along({"mix": {}}, "validation") is None
+    assert effects.along({"mix": {}}, "value", "validation") is None

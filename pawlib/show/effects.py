@@ -87,14 +87,14 @@ def differences(panels, x_label, title="", between_seeds=None):
     return fig
 
 
-def along(panels, y_label, title="", between_seeds=None):
+def along(panels, x_label, y_label, title="", between_seeds=None):
     """A score along the values of a reading: a panel per reading, a line per system.
 
     Parameters
     ----------
     panels : dict {reading: {system: {value: score}}}
         Values are numbers, drawn evenly in rising order.
-    y_label : str
+    x_label, y_label : str
     title : str
     between_seeds : float, optional
         Standard deviation of a difference that no change made: a grey bar as long as twice that, to lay beside a rise.
@@ -115,7 +115,7 @@ def along(panels, y_label, title="", between_seeds=None):
             at = sorted(line)
             axis.plot([values.index(value) for value in at], [line[value] for value in at], "o-",
                       color=figures.level_colour(systems.index(system)), label=system)  # fmt: skip
-        axis.set(title=reading, xlim=(-0.5, len(values) - 0.5))
+        axis.set(title=reading, xlabel=x_label, xlim=(-0.5, len(values) - 0.5))
         axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     if between_seeds:
         middle = (min(scores) + max(scores)) / 2

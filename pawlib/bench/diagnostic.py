@@ -78,7 +78,7 @@ class Report:
     pooled: bool
     covers: dict | None = None
 
-    def row(self, system=None, backbone=None, tag=None):
+    def row(self, system=None, backbone=None, tag=None, settings=None):
         """A row of results: tags asked of clips as `metrics` and `groups`, the rest beside them by name.
 
         Parameters
@@ -86,6 +86,8 @@ class Report:
         system : str, optional
             Slug; the encoder's name if not given.
         backbone, tag : str, optional
+        settings : dict, optional
+            What else should be known: the card of a checkpoint.
 
         Returns
         -------
@@ -111,7 +113,7 @@ class Report:
             settings={
                 "diagnostic": self.id, "sample_rate": self.sample_rate, "n_samples": self.n_samples,
                 "clip_seconds": self.clip_seconds, "width": self.width, "pooled": self.pooled,
-                "intervals": stats.INTERVALS,
+                "intervals": stats.INTERVALS, **(settings or {}),
             },
         )  # fmt: skip
 

@@ -57,15 +57,15 @@ define graph
 	flock -n 9 || { echo "another make is at work in $(PAWLIB_DATA)/runs, or one that was killed still ends a stage: waiting for it"; flock 9; }; \
 	if [ -n "$$(ls -A "$(PAWLIB_DATA)/runs/.snakemake/locks" 2> /dev/null)" ]; then "$${graph[@]}" --unlock; fi; \
 	"$${graph[@]}" || { said=$$("$${graph[@]}" --dry-run --quiet host 2>&1) || echo "$$said"; echo "stopped; mend what is said above and run the same again, what is finished is kept"; exit 1; } >&2; \
-	python -m pawlib.bench.runlist show "$(LIST)" "$${words[@]}"
+	python -m pawlib.bench.reproduce show "$(LIST)" "$${words[@]}"
 endef
 define plan
 	$(call snakemake,$(1)); said=$$("$${graph[@]}" --dry-run --quiet host progress 2>&1) || { echo "$$said" >&2; exit 1; }; \
-	python -m pawlib.bench.runlist plan <<< "$$said"
+	python -m pawlib.bench.reproduce plan <<< "$$said"
 endef
 define reproduction
 	@command -v snakemake > /dev/null || { echo "nothing is installed here yet: make setup" >&2; exit 1; }
-	@python -m pawlib.bench.runlist check "$(asked)" $(1)
+	@python -m pawlib.bench.reproduce check "$(asked)" $(1)
 	$(if $(dry),$(call plan,$(1)),$(call graph,$(1)))
 endef
 chosen = $${SCALE:+"scale=$$SCALE"} $${CORPUS:+"corpus=$$CORPUS"} $${SEEDS:+"seeds=$$SEEDS"} $${SYSTEMS:+"systems=$$SYSTEMS"} $${ENCODERS:+"encoders=$$ENCODERS"}
@@ -94,7 +94,7 @@ lab: setup  ## JupyterLab at the first notebook
 	@jupyter lab notebooks/00_start_here.ipynb
 
 publish: setup  ## copy the rows of my runs to data/results, which is committed, and fill README's tables; TABLE=1 or FIGURE=3: those of its list
-	@python -m pawlib.bench.runlist publish "$(LIST)" $(chosen)
+	@python -m pawlib.bench.reproduce publish "$(LIST)" $(chosen)
 	@python -m pawlib.show.readme
 	@echo "make refresh runs the chapters again that show rows; make test compares them"
 

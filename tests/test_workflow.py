@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pawlib import model, paths
-from pawlib.bench import hierarchy, results, runlist
+from pawlib.bench import hierarchy, reproduce, results, runlist
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / "notebooks" / "runs" / "workbook.yaml"
@@ -198,12 +198,12 @@ def test_file_that_is_no_list_is_named(desk, text):
 def test_summary_tells_what_is_not_finished(desk):
     runs = desk(items("61_table1", defaults="{rows: mine}"))
     with pytest.raises(FileNotFoundError, match="1 of 1 runs are not finished: 61_table1.mine"):
-        runlist.summary(runs)
+        reproduce.summary(runs)
     runs[0].folder.mkdir(parents=True)
     runs[0].output.touch()
     runs[0].seconds.write_text("s\th:m:s\n12.4\t0:00:12\n")
-    assert re.search(r"\b12  61_table1.mine\b", runlist.summary(runs))
-    assert str(Path(runs[0].id) / "61_table1.ipynb") in runlist.summary(runs)
+    assert re.search(r"\b12  61_table1.mine\b", reproduce.summary(runs))
+    assert str(Path(runs[0].id) / "61_table1.ipynb") in reproduce.summary(runs)
 
 
 # --- what each kind of notebook makes and needs ---
@@ -407,27 +407,27 @@ def test_chosen_runs_bring_what_they_need(desk):
     ],
 )
 def test_typing_error_on_the_command_line_is_one_line(tables_of_the_paper, capsys, words, message):
-    assert runlist.main(["check", *words]) == 2
+    assert reproduce.main(["check", *words]) == 2
     said = capsys.readouterr().err
     assert said.startswith(message) and said.count("\n") == 1
-    assert runlist.main(["check", "table=1", "scale=toy", "corpus=twin", "seeds=0 4", "systems=crnn"]) == 0
+    assert reproduce.main(["check", "table=1", "scale=toy", "corpus=twin", "seeds=0 4", "systems=crnn"]) == 0
 
 
 def test_real_audio_that_is_not_there_is_told_before_anything_runs(tables_of_the_paper, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("PAWLIB_DATA", str(tmp_path))
     words = ["check", "table=3", "corpus=real", "scale=toy", "systems=crnn"]
-    assert runlist.main(words) == 2
+    assert reproduce.main(words) == 2
     said = capsys.readouterr().err
     assert said.startswith(str(tmp_path / "raw" / "gtzan")) and "get it with `pawlib fetch gtzan`" in said
     (tmp_path / "raw" / "gtzan").mkdir(parents=True)
-    assert runlist.main(words) == 0
+    assert reproduce.main(words) == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*in no commit")
 def test_publishing_a_list_takes_what_is_finished_and_keeps_what_is_published(desk):
     runs = desk(items("20_supervised_taggers, seed: [0, 1, 2]"))
     with pytest.raises(FileNotFoundError, match="none of the 3 runs has a row"):
-        runlist.publish(runs)
+        reproduce.publish(runs)
 
     def finished(seed, roc_auc):
         results.write(
@@ -438,16 +438,16 @@ def test_publishing_a_list_takes_what_is_finished_and_keeps_what_is_published(de
         )  # fmt: skip
 
     finished(0, 0.5)
-    assert [line.split(":")[0] for line in runlist.publish(runs)] == [
+    assert [line.split(":")[0] for line in reproduce.publish(runs)] == [
         "published",
         "2 of 3 runs are not finished, not published",
     ]
     finished(0, 0.6)
     finished(1, 0.7)
-    assert [line.split(":")[0] for line in runlist.publish(runs)][:2] == [
+    assert [line.split(":")[0] for line in reproduce.publish(runs)][:2] == [
         "published", "1 stand there with other numbers; published rows are never replaced",
     ]  # fmt: skip
-    assert runlist.publish(runs)[0].startswith("1 were published before")
+    assert reproduce.publish(runs)[0].startswith("1 were published before")
     assert [row["metrics"]["roc_auc"] for row in results.read()] == [0.5, 0.7]
 
 
@@ -464,10 +464,10 @@ def test_publishing_a_figure_takes_the_rows_of_its_chapter_and_no_others(tmp_pat
     own = {left("music_paw"), left("random")}
     left("music_paw", "tags_in_time"), left("music_paw", seed=1), left("music_paw", tag="songs30")
     with pytest.raises(FileNotFoundError, match="none of the 0 runs has a row"):
-        runlist.publish(runs)  # the chapter has not finished
+        reproduce.publish(runs)  # the chapter has not finished
     runs[-1].output.parent.mkdir(parents=True)
     runs[-1].output.touch()
-    assert len(runlist.publish(runs)) == 2
+    assert len(reproduce.publish(runs)) == 2
     assert {path.stem for path in paths.results().glob("*.json")} == own
 
 
@@ -478,9 +478,9 @@ def test_summary_ends_with_the_table(desk):
         metrics={"roc_auc": 0.612}, n_tracks=9,
     )  # fmt: skip
     results.write(row)
-    said = runlist.summary([run]).split("\n\n")
+    said = reproduce.summary([run]).split("\n\n")
     assert said[-1].startswith("Table 1: tagging on MTAT") and "61.2 (1)" in said[-1]
-    assert runlist.summary([run], number=3).split("\n\n")[-1].startswith("Table 3")
+    assert reproduce.summary([run], number=3).split("\n\n")[-1].startswith("Table 3")
 
 
 # --- the lists of this workbook ---
@@ -645,13 +645,13 @@ def test_dry_run_is_told_in_a_line_per_run(tmp_path, monkeypatch):
         "rule all:\n    input: c\n    reason: Rules with neither input nor output\n"
         "rule a.seed1:\n    reason: Params have changed since last execution: before: 1\n"
     )
-    assert [line.split() for line in runlist.plan(said).splitlines()] == [
+    assert [line.split() for line in reproduce.plan(said).splitlines()] == [
         "would run store_x no store.json yet".split(),
         "would run a.seed1 Params have changed since last execution: before: 1".split(),
         "would run z.seed0 no checkpoint.safetensors and row.json yet, after x".split(),
         "2 runs, after 1 stages that make the data; nothing was executed".split(),
     ]
-    assert runlist.plan("Nothing to be done.") == "0 runs: everything is finished"
+    assert reproduce.plan("Nothing to be done.") == "0 runs: everything is finished"
 
 
 @pytest.mark.skipif(shutil.which("make") is None or not (ROOT / ".venv" / ".installed").exists(), reason="make setup")

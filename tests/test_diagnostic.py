@@ -132,7 +132,7 @@ def test_covers_are_found_by_the_mean_of_their_clips(corpus, pairs):
     report = diagnostic.evaluate(told, RATE, corpus, n_samples=2_800, covers=pairs, **FEW)
     assert report.covers == {"clips": found["clips"]}  # an encoder of one length is not asked of wholes
     assert report.row()["metrics"]["covers_of_clips_map"] == found["clips"]["map"]
-    assert "means of clips: " in report.table() and "over 12 recordings, by chance 27.5" in report.table()
+    assert "covers, clips" in report.table() and "covers, wholes" not in report.table()
     assert diagnostic.evaluate(told, RATE, corpus, n_samples=2_800, **FEW).covers is None
 
 
@@ -189,14 +189,47 @@ def test_the_report_makes_a_row_a_table_and_a_licence(corpus, tmp_path):
     assert results.write(row, tmp_path).is_file()
     table = report.table()
     assert "asked of clips of 2.8 s" in table and "asked of wholes of 22.4 s" in table
-    assert "log-mel statistics" in table and "random FCN-4, whole" in table and "NOT comparable" in table
-    assert "level 1: " in table and max(map(len, table.splitlines())) <= 120
+    assert "log_mel_statistics, wholes" in table and "random, fcn_4, clips of 2.8 s" in table
+    assert "NOT comparable" in table and max(map(len, table.splitlines())) <= 120
     assert "music21" in report.licence() and "MagnaTagATune" in report.licence()
+
+
+def test_the_table_lays_what_was_found_again_beside_chance_and_baselines(corpus, pairs):
+    report = diagnostic.evaluate(tags_only, RATE, corpus, covers=pairs, name="mine", **FEW)
+    lines = report.table().splitlines()
+    start = next(i for i, line in enumerate(lines) if "(pieces): of one length" in line)
+    heading, own, chance, *others = lines[start + 1 :]
+    assert heading.split("  ")[-1].strip() == "covers, wholes" and own.startswith("mine ")
+    assert own.count("[") == 5 and f" {100 * report.retrieval['level_2']['accuracy']:.1f} [" in own
+    assert chance.split()[2:] == ["5.0"] * 3 + [f"{100 * report.covers['clips']['chance']:.1f}"] * 2
+    (row,) = (row for row in diagnostic.baselines() if row["system"] == "mfcc_statistics")
+    names = [f"part_to_whole_level_{n}_accuracy" for n in (1, 2, 3)] + ["covers_of_clips_map", "covers_of_wholes_map"]
+    (line,) = (line for line in others if line.startswith("mfcc_statistics"))
+    assert line.split()[1:] == [f"{100 * row['metrics'][name]:.1f}" for name in names]
+
+
+def test_baselines_learned_nothing_and_were_asked_the_same(tmp_path, monkeypatch):
+    rows = diagnostic.baselines()
+    assert {row["system"] for row in rows} == {"log_mel_statistics", "mfcc_statistics", "random"}
+    assert all(not row["settings"].get("checkpoint") and row["dataset"] == "mtat-twin" for row in rows)
+    assert diagnostic.name_of(rows[0]) == "log_mel_statistics" and "random, fcn_4" in map(diagnostic.name_of, rows)
+    monkeypatch.setattr(paths, "results", lambda: tmp_path)
+    assert diagnostic.baselines() == []
+
+
+def test_without_published_rows_the_table_says_so(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "results", lambda: tmp_path)
+    assert "no baselines: their rows are in data/results" in str(diagnostic.evaluate(tags_only, RATE, corpus, **FEW))
 
 
 def test_an_encoder_of_one_length_has_no_line_for_wholes(corpus):
     table = diagnostic.evaluate(tags_only, RATE, corpus, n_samples=5_600, **FEW).table()
-    assert "wholes of" not in table and "mean of their pieces" in table and "clips of 5.6 s" in table
+    assert (
+        "wholes of" not in table
+        and "encoder (pieces) " in table
+        and "mean of its pieces" in table
+        and "clips of 5.6 s" in table
+    )
 
 
 @pytest.mark.parametrize(

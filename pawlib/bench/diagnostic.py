@@ -31,13 +31,12 @@ import math
 import numpy as np
 import torch
 
-from pawlib import crops
+from pawlib import crops, paths
 from pawlib.bench import audio, corpora, datasets, evaluation, hierarchy, protocols, results, retrieval, stats
 from pawlib.bench.embed import clips_of, computing_fast, encode_clips
-from pawlib.bench.files import read_json
 from pawlib.bench.progress import progress
 from pawlib.bench.twins import covers as cover_twins
-from pawlib.bench.twins import freeze, mtat, registry
+from pawlib.bench.twins import mtat, registry
 
 VERSION = 2
 WHOLE_SECONDS, N_LEVELS, N_PARTS = 22.4, 4, 2
@@ -45,6 +44,7 @@ SHORTEST_SECONDS = WHOLE_SECONDS / N_PARTS ** (N_LEVELS - 1)
 TWINS = f"mtat-v{mtat.VERSION}.covers-v{cover_twins.VERSION}.works-v{registry.VERSION}"
 ID = f"{TWINS}.diagnostic-v{VERSION}"
 COMPARABLE = (ID, "mtat-v2.works-v1.diagnostic-v1")  # ids that ask of tags and parts what this one asks
+UNLEARNED = ("log_mel_statistics", "mfcc_statistics", "random")
 
 
 @dataclasses.dataclass
@@ -98,14 +98,7 @@ class Report:
         ValueError
             If the name cannot be part of an id.
         """
-        metrics, groups = dict(self.clips["metrics"]), dict(self.clips["groups"])
-        for level, found in self.retrieval.items():
-            metrics |= {f"part_to_whole_{level}_{key}": value for key, value in found.items()}
-        for asked, found in (self.covers or {}).items():
-            metrics |= {f"covers_of_{asked}_{key}": value for key, value in found.items()}
-        if self.wholes:
-            metrics |= {f"{key}_wholes": value for key, value in _plain(self.wholes["metrics"]).items()}
-            groups |= {f"{group}, wholes": found for group, found in self.wholes["groups"].items()}
+        metrics, groups = self._numbers()
         return results.row(
             system=system or self.name, backbone=backbone, dataset=self.corpus, split=self.split,
             protocol="diagnostic", scale=self.scale, seed=self.seed, tag=tag, metrics=metrics, groups=groups,
@@ -118,36 +111,58 @@ class Report:
         )  # fmt: skip
 
     def table(self):
-        """All numbers as plain text, with 95 % intervals, beside the frozen baselines."""
-        frozen = read_json(freeze.FILE)
-        groups = list(self.clips["groups"])
+        """All numbers as plain text, with 95 % intervals, beside the published baselines."""
+        groups, beside = list(self.clips["groups"]), baselines()
         asked = {f"asked of clips of {self.clip_seconds:.3g} s": self.clips}
         asked |= {f"asked of wholes of {WHOLE_SECONDS} s": self.wholes} if self.wholes else {}
         about = f"{self.id}, {self.clips['n_tracks']} test tracks"
         lines = [f"{self.name} on {self.corpus}, scale {self.scale}: {about}"]
         for metric, title in (("roc_auc", "ROC-AUC (chance 50.0)"), ("pr_auc", "PR-AUC")):
-            lines += ["", f"{title:38s}" + "".join(f"{group:>20s}" for group in groups)]
-            lines += [_line(what, found["groups"], groups, metric) for what, found in asked.items()]
-        lines += ["", _about(frozen, self)]
-        for name, found in frozen["baselines"].items():
-            cells = (f"{100 * found['groups'][g]['roc_auc']:.1f}" if g in found["groups"] else "-" for g in groups)
-            lines.append(f"{name:38s}" + "".join(f"{cell:>20s}" for cell in cells))
-        how = " (longer clips are heard as the mean of their pieces)" if self.pooled else ""
-        lines += ["", f"A part finds its whole{how}"]
+            lines += ["", _line(title, groups)]
+            for what, found in asked.items():
+                lines.append(_line(what, (_told(found["groups"][group], metric) for group in groups)))
+        lines += ["", _about(beside, self)]
+        for row in beside:
+            for what, suffix in ((f"clips of {row['settings']['clip_seconds']:.3g} s", ""), ("wholes", ", wholes")):
+                found = [row["groups"].get(group + suffix, {}).get("roc_auc") for group in groups]
+                lines += [_line(f"{name_of(row)}, {what}", map(_percent, found))] if any(found) else []
+        lines += ["", "Found again, percent: a part its whole (accuracy), a recording the other one of its work (MAP)"]
+        if self.pooled or any(row["settings"]["pooled"] for row in beside):
+            lines.append(
+                "(pieces): of one length, hears a longer clip as the mean of its pieces, so a part is in its whole"
+            )
+        return "\n".join(lines + self._found_again(beside))
+
+    def _found_again(self, beside):
+        """Lines of what is found by cosine: this encoder, chance, baselines."""
+        own, _ = self._numbers()
+        columns = {level.replace("_", " "): (f"part_to_whole_{level}", "accuracy") for level in self.retrieval}
+        columns |= {f"covers, {asked}": (f"covers_of_{asked}", "map") for asked in self.covers or {}}
+        scores = [f"{asked}_{score}" for asked, score in columns.values()]
+        return [
+            _line("", columns),
+            _line(_heard(self.name, self.pooled), (_told(own, score) for score in scores)),
+            _line("by chance", (_percent(own[f"{asked}_chance"]) for asked, _ in columns.values())),
+            *(
+                _line(
+                    _heard(name_of(row), row["settings"]["pooled"]),
+                    (_percent(row["metrics"].get(score)) for score in scores),
+                )
+                for row in beside
+            ),
+        ]
+
+    def _numbers(self):
+        """(metrics, groups) of a row."""
+        metrics, groups = dict(self.clips["metrics"]), dict(self.clips["groups"])
         for level, found in self.retrieval.items():
-            low, high = (100 * value for value in found["accuracy_interval"])
-            lines.append(
-                f"{level.replace('_', ' ')}: {100 * found['accuracy']:.1f} % [{low:.1f}, {high:.1f}] of "
-                f"{found['n_clips']} clips, by chance {100 * found['chance']:.1f} %"
-            )
-        lines += ["", "A recording finds the other one of its work (MAP)"] if self.covers else []
+            metrics |= {f"part_to_whole_{level}_{key}": value for key, value in found.items()}
         for asked, found in (self.covers or {}).items():
-            low, high = (100 * value for value in found["map_interval"])
-            lines.append(
-                f"means of {asked}: {100 * found['map']:.1f} [{low:.1f}, {high:.1f}] over {found['n_recordings']} "
-                f"recordings, by chance {100 * found['chance']:.1f}"
-            )
-        return "\n".join(lines)
+            metrics |= {f"covers_of_{asked}_{key}": value for key, value in found.items()}
+        if self.wholes:
+            metrics |= {f"{key}_wholes": value for key, value in _plain(self.wholes["metrics"]).items()}
+            groups |= {f"{group}, wholes": found for group, found in self.wholes["groups"].items()}
+        return metrics, groups
 
     def licence(self):
         """What may be done with the audio and the numbers."""
@@ -290,6 +305,25 @@ def part_to_whole(tree, works=None, n_boot=1000):
     return found
 
 
+def baselines():
+    """Published rows of those that learned nothing, on the tags and parts asked here: what an encoder stands beside.
+
+    Returns
+    -------
+    list of dict, rows of results at scale "small", seed 0; none outside a checkout
+
+    Told in: notebooks/74_diagnostic.ipynb
+    """
+    _, corpus = paths.corpus("mtat", "twin", "small")
+    rows = results.read("committed", system=UNLEARNED, dataset=corpus, protocol="diagnostic", scale="small", seed=0)
+    return [row for row in rows if row["settings"]["diagnostic"] in COMPARABLE]
+
+
+def name_of(row):
+    """System and backbone of a row, as one line."""
+    return row["system"] if row["backbone"] in (None, "none") else f"{row['system']}, {row['backbone']}"
+
+
 class _Checked:
     """embed_fn, a batch at a time, with what it gives checked."""
 
@@ -420,18 +454,32 @@ def _plain(numbers):
     return {key: value for key, value in numbers.items() if key in ("roc_auc", "pr_auc")}
 
 
-def _line(title, found, groups, metric):
-    """One line of the table: score and interval of each group."""
-    cells = []
-    for group in groups:
-        value, (low, high) = found[group][metric], found[group][f"{metric}_interval"]
-        cells.append(f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
-    return f"{title:38s}" + "".join(f"{cell:>20s}" for cell in cells)
+def _heard(name, pooled):
+    return f"{name} (pieces)" if pooled else name
 
 
-def _about(frozen, report):
-    """What the baselines were made on, and whether the lines above may be compared with them."""
-    told = f"frozen baselines of {frozen['name']} v{frozen['version']}, {frozen['size']}, {frozen['n_tracks']} tracks"
-    if report.corpus != frozen["name"] or report.scale != frozen["size"]:
-        return f"NOT comparable with the lines above, made on {report.corpus}: {told} (ROC-AUC)"
-    return f"{told} (ROC-AUC; logistic regression on one vector a track)"
+def _percent(value):
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _told(found, metric):
+    """A score with its interval, in percent."""
+    low, high = found[f"{metric}_interval"]
+    return f"{_percent(found[metric])} [{_percent(low)}, {_percent(high)}]"
+
+
+def _line(title, cells):
+    """One line of the table."""
+    cells = list(cells)
+    first, others = (30, 18) if len(cells) > 4 else (38, 20)
+    return f"{title:{first}s}" + "".join(f" {cell:>{others - 1}s}" for cell in cells)
+
+
+def _about(beside, report):
+    """What the baselines were asked on, and whether the lines above may be compared with them."""
+    if not beside:
+        return "no baselines: their rows are in data/results of a checkout of the workbook"
+    told = f"published rows of what learned nothing, {beside[0]['n_tracks']} test tracks (ROC-AUC)"
+    if report.corpus != beside[0]["dataset"] or report.scale != beside[0]["scale"]:
+        return f"NOT comparable with the lines above, made on {report.corpus}: {told}"
+    return told

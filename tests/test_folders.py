@@ -1,6 +1,7 @@
 """A folder to vectors: which rows, what is left out and why, going on after a stop. What they find: test_alike.py."""
 
 import json
+import os
 import tracemalloc
 
 import numpy as np
@@ -166,6 +167,24 @@ def test_memory_does_not_grow_with_the_length_of_a_file(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0] and peaks[1] < 30e6  # 16 minutes are 61 MB at 16 kHz
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path, paw, monkeypatch):
+    first = write(tmp_path / "music/0.wav", noise(23, 8_000), 8_000)  # five wholes
+    for k in range(1, 128):
+        os.link(first, first.with_name(f"{k}.wav"))
+    held = []
+
+    def encoded(_model, waves, levels):
+        held.append(tracemalloc.get_traced_memory()[0] + pyarrow.total_allocated_bytes())
+        return [[np.ones((10 * 2**level, 512), np.float32) for level in levels] for _ in waves]  # 0.3 MB a file
+
+    monkeypatch.setattr(folders, "_encoded", encoded)
+    tracemalloc.start()
+    made = folders.embed(tmp_path / "music", tmp_path / "embeddings.parquet", paw, part_files=8)
+    tracemalloc.stop()
+    assert made.n_tracks == 128
+    assert max(held[-20:]) < max(held[20:40]) + 8e6  # the vectors of the 70 files between them are 21 MB
 
 
 @pytest.mark.parametrize(

@@ -230,9 +230,7 @@ def read(path, levels=None):
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not there: make it with `pawlib embed FOLDER --model CHECKPOINT --out {path.name}`"
-        )
+        raise FileNotFoundError(f"{path} is not there: make it with `pawlib embed FOLDER --out {path.name}`")
     _metadata(path)  # refuses what is no embeddings file
     names, columns = {}, []
     with pyarrow.parquet.ParquetFile(path) as file:

@@ -182,7 +182,6 @@ def test_the_report_makes_a_row_a_table_and_a_licence(corpus, tmp_path):
     row = report.row(settings={"checkpoint": {"seed": 3}})
     assert row["id"] == "made-up.small.my_net.none.diagnostic.seed0" and row["n_tracks"] == 20
     assert row["settings"]["diagnostic"] == diagnostic.ID == "mtat-v2.covers-v1.works-v1.diagnostic-v2"
-    assert diagnostic.ID in diagnostic.COMPARABLE
     assert row["settings"]["intervals"] == stats.INTERVALS and row["settings"]["checkpoint"] == {"seed": 3}
     assert set(row["groups"]) == {"timbre", "order", "timbre, wholes", "order, wholes"}
     assert row["metrics"]["part_to_whole_level_3_chance"] == 0.05 and row["metrics"]["roc_auc_wholes"] > 0.99

@@ -80,6 +80,12 @@ def test_no_output_is_an_error(path):
 
 
 @each
+def test_none_is_kept_with_random_weights_where_a_run_was_missing(path):
+    said = ["".join(output.get("text", [])) for output in outputs(load(path))]
+    assert not any(line.startswith("UNTRAINED") for line in "\n".join(said).splitlines()), "run chapter 10 first"
+
+
+@each
 def test_checked_cells_kept_what_they_are_checked_against(path):
     checked = tagged(load(path), "nbval-check-output")
     assert checked
